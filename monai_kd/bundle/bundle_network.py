@@ -1,0 +1,60 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One network of a bundle, for looking at it; training and inference build theirs through MONAI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_kd.bundle.locate import locate_bundle
+from monai_kd.networks.load_network import CONFIGS
+
+
+def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Module:
+    """
+    Build a network that a bundle's configuration defines, without its weights.
+
+    A configuration is code: building from it runs the expressions in it, as ``python -m monai.bundle run`` does.
+
+    Args:
+        bundle: folder of the bundle, or the name of one that ships with monai_kd.
+        network: id of the network in the configuration: ``network_def`` is the one the bundle is for, ``teacher_def``
+            the one it learns from. Sought in ``configs/inference``, ``evaluate`` and ``train``, in that order.
+
+    Raises:
+        FileNotFoundError: when there is no such bundle.
+        ValueError: when no configuration defines the network; the message names the ids that end like one.
+
+    Example::
+
+        >>> from monai_kd.bundle import bundle_network
+        >>> bundle_network("no_such_bundle")
+        Traceback (most recent call last):
+        FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...
+    """
+    folder = locate_bundle(bundle)
+    known: set[str] = set()
+    for path in filter(Path.is_file, (folder / "configs" / name for name in CONFIGS)):
+        parser = ConfigParser()
+        parser.read_config(str(path))
+        parser["bundle_root"] = str(folder)
+        if network in parser:
+            built = parser.get_parsed_content(network)
+            return built if isinstance(built, nn.Module) else built()  # a `_mode_: callable` is built by its user
+        known.update(name for name in parser.get() if str(name).endswith(("_def", "network", "net")))
+    raise ValueError(
+        f"`network` must be an id in the configuration of {folder.name}, but got {network!r}; "
+        f"there is {', '.join(sorted(known)) or 'none'}."
+    )

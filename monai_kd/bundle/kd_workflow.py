@@ -1,0 +1,75 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Running a bundle with errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import ensure_tuple
+
+OPEN_KEYS = ("_meta_", "_requires_", "imports")
+
+
+def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) -> None:
+    """
+    Refuse an override of something that the configuration does not have.
+
+    MONAI accepts it without a word, and trains for 60 epochs when told ``--max_epoch 1``.
+
+    Args:
+        config_file: the configuration, or several, the later over the earlier.
+        override: the overrides by id, ``a::b`` or ``a#b``.
+
+    Raises:
+        ValueError: with the nearest ids.
+    """
+    parser = ConfigParser()
+    parser.read_config(config_file)
+    for key in override:
+        identifier = key.lstrip("+").replace("#", "::")
+        parent, _, last = identifier.rpartition("::")
+        known = parser.get(parent) if parent else parser.get()
+        if isinstance(known, list) or (isinstance(known, dict) and (last in known or "_target_" in known)):
+            continue
+        nearest = difflib.get_close_matches(last, list(known or parser.get()), n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(f'`{name}`' for name in nearest)}?" if nearest else "."
+        raise ValueError(f"`{key}` must be an entry of {config_file}, but got an unknown one{hint}")
+
+
+class KDWorkflow(ConfigWorkflow):
+    """
+    MONAI's bundle workflow that refuses unknown overrides and writes beside the bundle, wherever it is called from.
+
+    ``python -m monai.bundle run_workflow --workflow_name monai_kd.bundle.KDWorkflow --config_file .../train.yaml``
+
+    Args:
+        config_file: the configuration, or several, the later over the earlier.
+        override: overrides by id; ``bundle_root`` defaults to the folder above ``configs``.
+        kwargs: as for :py:class:`monai.bundle.ConfigWorkflow`, which names what it takes beside overrides.
+
+    Raises:
+        FileNotFoundError: when a configuration is missing.
+        ValueError: when an override is not an entry of the configuration.
+    """
+
+    def __init__(self, config_file: str | Sequence[str], **kwargs: Any) -> None:
+        own = ("meta_file", "logging_file", "init_id", "run_id", "final_id", "tracking", "workflow_type", "properties_path")
+        files = [str(path) for path in ensure_tuple(config_file)]
+        if all(Path(path).is_file() for path in files):
+            check_overrides(files, {key: value for key, value in kwargs.items() if key not in own + OPEN_KEYS})
+        kwargs.setdefault("bundle_root", str(Path(files[0]).resolve().parent.parent))
+        super().__init__(config_file=files, **kwargs)

@@ -1,0 +1,39 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From published data sets and folders to MONAI data lists and slices."""
+
+from __future__ import annotations
+
+from monai_kd.data.folder_cases import folder_cases
+from monai_kd.data.k_fold import hold_out, k_fold
+from monai_kd.data.kits19 import kits19_cases
+from monai_kd.data.lits import lits_cases
+from monai_kd.data.phantoms import CTPhantom, ct_phantom, write_phantoms
+from monai_kd.data.scan_cases import scan_cases
+from monai_kd.data.slice_dataset import slice_dataset
+from monai_kd.data.slice_list import slice_list
+from monai_kd.data.write_dicom_series import write_dicom_series
+
+__all__ = [
+    "CTPhantom",
+    "ct_phantom",
+    "folder_cases",
+    "hold_out",
+    "k_fold",
+    "kits19_cases",
+    "lits_cases",
+    "scan_cases",
+    "slice_dataset",
+    "slice_list",
+    "write_dicom_series",
+    "write_phantoms",
+]

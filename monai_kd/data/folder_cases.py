@@ -1,0 +1,101 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Cases in a plain folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai.config import PathLike
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+LABEL_FOLDERS = ("labels", "masks", "segmentations")
+
+
+def folder_cases(
+    folder: PathLike, split: str | None = None, with_labels: bool = True, exclude: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """
+    Lists the cases of a folder with ``images/`` and ``labels/`` (or ``masks/``, ``segmentations/``) in which image and
+    label of a case have one stem: NIfTI, NRRD or MetaImage files, or a folder for each DICOM series.
+
+    A file ``cases.json`` may name the split of each case: a list of ``{"case": stem, "split": name}``, or such a list
+    under "cases". For a list in the form of the Medical Segmentation Decathlon use
+    :py:func:`monai.data.load_decathlon_datalist`.
+
+    Args:
+        folder: the folder that holds them.
+        split: only the cases that ``cases.json`` puts there; default: all.
+        with_labels: whether cases have labels; without, only images are listed, for inference.
+        exclude: stems of cases to leave out.
+
+    Returns:
+        [{"image", "label", "case"}...] sorted by stem.
+
+    Raises:
+        FileNotFoundError: when a folder is missing or holds no case.
+        ValueError: when images and labels do not pair up, a stem occurs twice, or the split is unknown.
+
+    Example::
+
+        >>> folder_cases("headneck", split="train")  # doctest: +SKIP
+        [{'image': 'headneck/images/a.nii.gz', 'label': 'headneck/masks/a.nii.gz', 'case': 'a'}, ...
+    """
+    root = Path(folder).expanduser()
+    images = _stems(root / "images")
+    wanted = [stem for stem in images if stem not in exclude]
+    if split is not None:
+        members = _members(root / "cases.json", split)
+        wanted = [stem for stem in wanted if stem in members]
+    if not wanted:
+        raise FileNotFoundError(f"`folder` must hold cases{f' of split {split!r}' if split else ''}, but got {root}.")
+    if not with_labels:
+        return [{"image": images[stem], "case": stem} for stem in wanted]
+    found = [root / name for name in LABEL_FOLDERS if (root / name).is_dir()]
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"`folder` must hold one of {', '.join(LABEL_FOLDERS)}, but got {[path.name for path in found]} in {root}; "
+            "for images alone pass `with_labels=False`."
+        )
+    labels = _stems(found[0])
+    lonely = [stem for stem in wanted if stem not in labels] + sorted(set(labels) - set(images))
+    if lonely:
+        raise ValueError(f"images and labels must have the same stems, but got only one of both for {lonely}.")
+    return [{"image": images[stem], "label": labels[stem], "case": stem} for stem in wanted]
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"`folder` must hold {folder.name}/, but got {folder.parent} without it.")
+    stems: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+        if path.name.startswith(".") or (suffix is None and not path.is_dir()):
+            continue
+        stem = path.name[: -len(suffix)] if suffix and path.is_file() else path.name
+        if stem in stems:
+            raise ValueError(f"a stem must occur once, but got {stems[stem]} and {path}.")
+        stems[stem] = str(path)
+    return dict(sorted(stems.items()))
+
+
+def _members(file: Path, split: str) -> set[str]:
+    if not file.is_file():
+        raise FileNotFoundError(f"`split` needs {file}, a list of {{\"case\", \"split\"}}, but got no such file.")
+    table = json.loads(file.read_text())
+    rows = table["cases"] if isinstance(table, dict) else table
+    splits = {str(row.get("split")) for row in rows}
+    if split not in splits:
+        raise ValueError(f"`split` must be one of {', '.join(sorted(splits))} in {file}, but got {split!r}.")
+    return {row["case"] for row in rows if row.get("split") == split}

@@ -1,0 +1,144 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One row a case and class: the table that an evaluation leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.distributed import all_gather, get_rank, get_world_size
+from ignite.engine import Engine, Events
+from monai.utils import string_list_all_gather
+
+COLUMNS = ("case", "class", "dice", "voe", "rvd", "label_voxels", "pred_voxels")
+
+
+def case_name(item: dict[str, Any]) -> str:
+    """The case that an item of a batch belongs to: its entry ``case``, or the name of its image file."""
+    if "case" in item:
+        return str(item["case"])
+    meta = getattr(item["image"], "meta", {})
+    path = Path(str(meta.get("filename_or_obj", "")))
+    return path.name.split(".nii")[0] or path.parent.name or "unknown"
+
+
+class CaseMetricsHandler:
+    """
+    Writes ``cases.csv`` (one row a case and class) and ``summary.json`` (mean, standard deviation, median and number
+    of cases a class) when an evaluation ends. The values are those of the metrics attached to the evaluator with
+    ``save_details=True``; an empty value says that the metric is not defined, since the label holds none of the class.
+    Such cases count in no mean; what was predicted in them stands under ``pred_voxels`` and, summed, as
+    ``false_positive_voxels`` in the summary. The files are replaced as a whole or not at all.
+
+    Args:
+        output_dir: folder to write to, made if it is missing.
+        classes: name of each foreground class, in the order of the channels after the background.
+        metrics: names of the evaluator's metrics that give the columns.
+
+    Raises:
+        ValueError: when there is no class, or (as it ends) a metric keeps no details or has other classes.
+
+    Example::
+
+        >>> handler = CaseMetricsHandler("eval", classes=["liver", "tumour"])
+    """
+
+    def __init__(
+        self, output_dir: str | os.PathLike, classes: Sequence[str], metrics: Sequence[str] = ("dice", "voe", "rvd")
+    ) -> None:
+        if not classes:
+            raise ValueError("`classes` must name at least one foreground class, but got none.")
+        self.output_dir = Path(output_dir)
+        self.classes = list(classes)
+        self.metrics = list(metrics)
+        self._names: list[str] = []
+        self._voxels: list[torch.Tensor] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator whose output is decollated and one-hot (C, *spatial)."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _start(self, engine: Any) -> None:
+        self._names, self._voxels = [], []
+
+    def _count(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output):
+            self._names.append(case_name(item))
+            counts = [output[key].flatten(1).sum(dim=1)[1:] for key in ("label", "pred")]
+            self._voxels.append(torch.stack([torch.as_tensor(count) for count in counts]).cpu().double())
+
+    def _write(self, engine: Any) -> None:
+        names, voxels = self._names, torch.stack(self._voxels)
+        if get_world_size() > 1:
+            names = string_list_all_gather(names)
+            voxels = all_gather(voxels.to(engine.state.device)).cpu()
+        if get_rank() == 0:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            rows = self._rows(engine.state.metric_details, names, voxels.numpy())
+            self._replace("cases.csv", rows)
+            self._replace("summary.json", self._summary(rows))
+
+    def _rows(self, details: dict[str, torch.Tensor], names: list[str], voxels: np.ndarray) -> list[dict[str, Any]]:
+        values = {}
+        for metric in self.metrics:
+            if metric not in details:
+                raise ValueError(f"`{metric}` must be a metric with `save_details=True`, but got {sorted(details)}.")
+            values[metric] = details[metric].reshape(len(names), -1).cpu().numpy()
+            if values[metric].shape[1] != len(self.classes):
+                raise ValueError(
+                    f"`classes` must name the {values[metric].shape[1]} classes of `{metric}`, but got {self.classes}."
+                )
+        return [
+            {"case": name, "class": label}
+            | {metric: float(values[metric][i, c]) for metric in self.metrics}
+            | {"label_voxels": int(voxels[i, 0, c]), "pred_voxels": int(voxels[i, 1, c])}
+            for i, name in enumerate(names)
+            for c, label in enumerate(self.classes)
+        ]
+
+    def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        summary: dict[str, Any] = {}
+        for label in self.classes:
+            own = [row for row in rows if row["class"] == label]
+            entry: dict[str, Any] = {"cases": len(own), "empty_labels": sum(row["label_voxels"] == 0 for row in own)}
+            entry["false_positive_voxels"] = sum(row["pred_voxels"] for row in own if row["label_voxels"] == 0)
+            for metric in self.metrics:
+                found = np.array([row[metric] for row in own if np.isfinite(row[metric])])
+                statistics = dict.fromkeys(("mean", "std", "median"))
+                if len(found) > 0:
+                    spread = found.std(ddof=1) if len(found) > 1 else 0.0
+                    statistics = {"mean": found.mean(), "std": spread, "median": np.median(found)}
+                entry[metric] = statistics | {"n": len(found)}
+            summary[label] = entry
+        return summary
+
+    def _replace(self, name: str, content: Any) -> None:
+        path = self.output_dir / name
+        partial = path.with_name(f".{name}.partial")
+        with open(partial, "w", newline="") as file:
+            if name.endswith(".json"):
+                json.dump(content, file, indent=1)
+            else:
+                columns = ["case", "class", *self.metrics, "label_voxels", "pred_voxels"]
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in content)
+        os.replace(partial, path)

@@ -1,0 +1,345 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Distillation in any MONAI trainer: the one handler to attach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+from monai_kd.handlers.distillation_monitor import DistillationMonitor
+from monai_kd.handlers.distillation_term import DistillationTerm
+from monai_kd.networks import FeatureCapture, Knowledge, Teacher, TeacherTeam
+from monai_kd.networks.feature_capture import forget_compiled
+from monai_kd.networks.teacher import as_outputs, plain
+
+
+class DistillationHandler:
+    """
+    Adds distillation terms to the loss of a MONAI trainer, which stays as it is:
+
+    .. math:: L = w_{supervised} L_{supervised} + \\sum_k w_k \\, L_k(student, teacher, label).
+
+    After the student's forward pass the teacher sees the same image; after the supervised loss the terms are added,
+    before the backward pass. Mixed precision, gradient accumulation, compilation, distributed training and resuming
+    are the trainer's own and go on working. Put it first in the trainer's list of handlers, on every rank.
+
+    Adapters join the trainer's optimizer when training starts, unless they are in it already. To resume exactly,
+    save the handler with the student, ``CheckpointSaver(save_dict={"network": ..., "optimizer": ..., "trainer": ...,
+    "distillation": handler})``, and attach ``CheckpointLoader`` after it. The teacher is never saved.
+
+    Args:
+        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        terms: the terms to add; two of one name are numbered.
+        supervised_weight: what the trainer's own loss is multiplied with, >= 0.
+        student: the network whose layers the terms name; the trainer's ``network`` where None.
+        monitor_interval: iterations from one measurement of the terms' gradients to the next, 0 for none; see
+            :py:class:`~monai_kd.handlers.distillation_monitor.DistillationMonitor`.
+        drown_ratio: a term whose gradient is this many times the supervised loss's is warned of.
+
+    Raises:
+        TypeError: when ``teacher`` or a term is of another type.
+        ValueError: when an argument is out of range, the trainer does not fire the events, or (as training starts)
+            a layer is unknown, teacher and student share weights, or the handler is missing on another rank.
+
+    Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
+    ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
+
+    Example::
+
+        >>> import torch
+        >>> from monai_kd.losses import KDLoss
+        >>> teacher = Teacher(torch.nn.Conv2d(1, 2, 1))
+        >>> handler = DistillationHandler(teacher, [DistillationTerm(KDLoss(), weight=0.5)])
+    """
+
+    rank_timeout = timedelta(minutes=5)
+
+    def __init__(
+        self,
+        teacher: Teacher | TeacherTeam,
+        terms: Sequence[DistillationTerm],
+        supervised_weight: float = 1.0,
+        student: nn.Module | None = None,
+        monitor_interval: int = 50,
+        drown_ratio: float = 2.0,
+    ) -> None:
+        if not isinstance(teacher, (Teacher, TeacherTeam)):
+            raise TypeError(
+                f"`teacher` must be a Teacher or TeacherTeam, but got {type(teacher).__name__}; "
+                "pass `Teacher(network, checkpoint)`."
+            )
+        if not 0 <= supervised_weight < math.inf:
+            raise ValueError(f"`supervised_weight` must be a finite number >= 0, but got {supervised_weight}.")
+        self.teacher = teacher
+        self.terms = self._by_name(terms)
+        self.supervised_weight = supervised_weight
+        self.student = student
+        self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
+        self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
+        self.knowledge: Knowledge | None = None
+        self._capture: FeatureCapture | None = None
+        self._added_at = -1
+        self._refusal = ""
+
+    def _by_name(self, terms: Sequence[DistillationTerm]) -> dict[str, DistillationTerm]:
+        terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
+        named: dict[str, DistillationTerm] = {}
+        for term in terms:
+            if not isinstance(term, DistillationTerm):
+                raise TypeError(f"`terms` must hold DistillationTerm, but got {type(term).__name__}.")
+            if term.teacher is not None and term.teacher not in self.teacher.members:
+                raise ValueError(
+                    f"`teacher` of term `{term.name}` must be one of {sorted(self.teacher.members)}, "
+                    f"but got `{term.teacher}`."
+                )
+            name, number = term.name, 1
+            while name in named:
+                number += 1
+                name = f"{term.name}_{number}"
+            named[name] = term
+        return named
+
+    # what attaches to the trainer
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer. Attaching twice changes nothing."""
+        if engine.has_event_handler(self._start):
+            return
+        self._refuse(engine)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._arm)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._ask_teacher)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_terms)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._synchronise)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_fired)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
+
+    def _refuse(self, engine: Any) -> None:
+        refusal = (
+            f"`engine` must fire MONAI's FORWARD_COMPLETED and LOSS_COMPLETED, but got {type(engine).__name__} %s; "
+            "the terms could not reach the gradient. Use `SupervisedTrainer` without `iteration_update`."
+        )
+        iteration = getattr(engine, "_iteration", None)
+        if iteration is None:
+            raise ValueError(refusal % "which is no MONAI trainer")
+        if engine._process_function != iteration:
+            raise ValueError(refusal % "with `iteration_update`, which replaces the step that fires them")
+        self._refusal = refusal % "which does not fire them"
+        if isinstance(engine, (AdversarialTrainer, Evaluator, GanTrainer)):
+            raise ValueError(self._refusal)
+
+    def _start(self, engine: Any) -> None:
+        self._finish(engine)
+        self._added_at = -1
+        self.monitor.start()
+        self._check_ranks()
+        device = engine.state.device
+        self.teacher.to(device)
+        self.adapters.to(device)
+        self._check_weights(engine)
+        self._register_adapters(engine.optimizer)
+        self._listen(engine)
+
+    def _arm(self, engine: Any) -> None:
+        if self._capture is not None:
+            self._capture.enabled = True
+
+    def _ask_teacher(self, engine: Any) -> None:
+        output, batch = engine.state.output, engine.state.batch
+        if self._capture is not None:
+            self._capture.enabled = False  # the loss may call the student again
+        self.knowledge = self.teacher(
+            {key: output[key] if key == "image" else self._entry(engine, batch, key) for key in self.teacher.image_keys}
+        )
+
+    def _add_terms(self, engine: Any) -> None:
+        output, teacher = engine.state.output, self.knowledge
+        if teacher is None:
+            raise ValueError(self._refusal)
+        student = Knowledge(as_outputs(output["pred"]), {} if self._capture is None else self._capture.features)
+        label = plain(output["label"]) if isinstance(output.get("label"), torch.Tensor) else None
+        supervised = output["loss"] if self.supervised_weight == 1 else self.supervised_weight * output["loss"]
+        weighted = {}
+        epochs_done = self._epochs_done(engine.state)
+        for name, term in self.terms.items():
+            term.set_temperature(epochs_done)
+            weight = term.weight_at(epochs_done)
+            value = self._value(name, weight, student, teacher, label)
+            weighted[name] = weight * value
+            output[f"loss_{name}"], output[f"loss_{name}_weighted"] = value.detach(), weighted[name].detach()
+        self._check_finite(engine.state, student, teacher)
+        output.setdefault("loss_supervised", output["loss"].detach())
+        if self.monitor.due(engine.state.iteration):
+            reference = supervised if self.supervised_weight > 0 else None
+            ratios = self.monitor.ratios(self.terms, weighted, reference, student)
+            output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
+        self.monitor.see(student.logits.detach(), label)
+        output["loss"] = sum(weighted.values(), supervised)
+        self._added_at = engine.state.iteration
+        self._forget()
+
+    def _synchronise(self, engine: Any) -> None:
+        """The mean of the adapters' gradients over the ranks, as DDP does for the student."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        epochs_done = self._epochs_done(engine.state)
+        counted = [term.adapters for term in self.terms.values() if term.weight_at(epochs_done) > 0]
+        for parameter in nn.ModuleList(counted).parameters():
+            if parameter.grad is None:  # on this rank alone, perhaps: all must take part
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
+
+    def _check_fired(self, engine: Any) -> None:
+        if self._added_at != engine.state.iteration:
+            raise ValueError(self._refusal)
+
+    def _end_epoch(self, engine: Any) -> None:
+        epochs_done = self._epochs_done(engine.state)
+        names = [name for name, term in self.terms.items() if term.weight_at(epochs_done) > 0]
+        self.monitor.end_epoch(engine.state.epoch, names)
+
+    def _finish(self, engine: Any) -> None:
+        self._forget()
+        self.teacher.release()
+        if self._capture is not None:
+            self._capture.remove()
+            self._capture = None
+
+    def _abort(self, engine: Any, error: BaseException) -> None:
+        self._finish(engine)
+        owners = [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[Events.EXCEPTION_RAISED]]
+        if all(isinstance(owner, DistillationHandler) for owner in owners):
+            raise error  # ignite takes an exception that has a handler for handled; other handlers decide themselves
+
+    # the steps of a step
+
+    @staticmethod
+    def _entry(engine: Any, batch: Any, key: str) -> torch.Tensor:
+        if not isinstance(batch, Mapping) or key not in batch:
+            keys = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+            raise ValueError(f"`image_key` of the teacher must be an entry of the batch, but got `{key}` of {keys}.")
+        return batch[key].to(engine.state.device, non_blocking=engine.non_blocking)
+
+    @staticmethod
+    def _epochs_done(state: Any) -> float:
+        return (state.iteration - 1) / state.epoch_length if state.epoch_length else state.epoch - 1.0
+
+    def _value(
+        self, name: str, weight: float, student: Knowledge, teacher: Knowledge, label: torch.Tensor | None
+    ) -> torch.Tensor:
+        try:
+            with torch.set_grad_enabled(weight > 0):
+                return self.terms[name](student, teacher, label)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if type(error) not in (RuntimeError, TypeError, ValueError):  # others may be built of more than a message
+                raise
+            raise type(error)(f"term `{name}`: {error}") from error
+
+    def _check_finite(self, state: Any, student: Knowledge, teacher: Knowledge) -> None:
+        if not self.terms:
+            return
+        values = torch.stack([state.output[f"loss_{name}"].float() for name in self.terms])
+        if torch.isfinite(values).all():
+            return
+        bad = [f"`{name}` = {value}" for name, value in zip(self.terms, values.tolist()) if not math.isfinite(value)]
+        logits = {"the student": student.logits, "the teacher": teacher.logits}
+        who = [who for who, tensor in logits.items() if not torch.isfinite(tensor).all()]
+        raise ValueError(
+            f"term {', '.join(bad)} must be finite (epoch {state.epoch}, iteration {state.iteration}); "
+            f"not finite before it: {' and '.join(who) or 'none of the logits'}."
+        )
+
+    def _forget(self) -> None:
+        self.knowledge = None
+        if self._capture is not None:
+            self._capture.enabled = False
+            self._capture.clear()
+
+    # what is checked and set up as training starts
+
+    def _check_ranks(self) -> None:
+        """Each rank leaves a note in the store, which needs no help of a rank that lacks the handler."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        store = dist.distributed_c10d._get_default_store()
+        turn = self._runs = getattr(self, "_runs", 0) + 1
+        keys = [f"monai_kd/{','.join(self.terms)}/{turn}/{rank}" for rank in range(dist.get_world_size())]
+        store.set(keys[dist.get_rank()], "here")
+        for rank, key in enumerate(keys):
+            try:
+                store.wait([key], self.rank_timeout)
+            except (dist.DistStoreError, RuntimeError) as error:
+                raise RuntimeError(
+                    f"`DistillationHandler` must be attached on every rank, but got none on rank {rank} within "
+                    f"{self.rank_timeout}; keep it out of what a multi-GPU config drops on ranks > 0."
+                ) from error
+
+    def _check_weights(self, engine: Any) -> None:
+        frozen = {id(parameter) for parameter in self.teacher.parameters()}
+        if any(id(parameter) in frozen for parameter in self._student(engine).parameters()):
+            raise ValueError("`teacher` must not share weights with the student, but got a common one; copy it first.")
+        if any(id(parameter) in frozen for group in engine.optimizer.param_groups for parameter in group["params"]):
+            raise ValueError("`optimizer` must not hold the teacher's weights; give it `student.parameters()` alone.")
+
+    def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        missing = [parameter for parameter in self.adapters.parameters() if id(parameter) not in known]
+        optimizer.param_groups[0]["params"].extend(missing)  # a group of its own would break a scheduler made before
+        if dist.is_available() and dist.is_initialized():
+            for parameter in self.adapters.parameters():
+                dist.broadcast(parameter.data, src=0)
+
+    def _student(self, engine: Any) -> nn.Module:
+        return engine.network if self.student is None else self.student
+
+    def _listen(self, engine: Any) -> None:
+        for member in {term.teacher for term in self.terms.values()}:
+            layers = [layer for term in self.terms.values() if term.teacher == member for layer in term.teacher_layers]
+            self.teacher.capture(layers, member)
+        layers = [layer for term in self.terms.values() for layer in term.student_layers]
+        if not layers:
+            return
+        if getattr(engine.network, "find_unused_parameters", False):
+            raise ValueError(
+                "`find_unused_parameters` must be False where a term listens to a layer, but got True: DDP would mark "
+                "a parameter ready twice."
+            )
+        self._capture = FeatureCapture(self._student(engine), layers)
+        self._capture.enabled = False
+        forget_compiled(engine.network)  # which may wrap the student that was given
+
+    # what an optimizer and a checkpoint need
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The trainable weights of the adapters, for an optimizer that is built with them."""
+        return self.adapters.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The adapters' weights. Schedules need no state: they follow the trainer's iteration."""
+        return {"adapters": self.adapters.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :py:meth:`state_dict` gave."""
+        self.adapters.load_state_dict(state_dict["adapters"])

@@ -1,0 +1,143 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Watching whether distillation drowns the labels or makes the student see one class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from monai_kd.handlers.distillation_term import DistillationTerm
+from monai_kd.networks import Knowledge
+from monai_kd.networks.teacher import plain
+
+REMEDY = (
+    "lower its weight or let it ramp up (`LinearSchedule`), lower its temperature, or average it per class "
+    "(`balance='class'`)"
+)
+
+
+def _norm(loss: torch.Tensor, anchors: Sequence[torch.Tensor]) -> float | None:
+    """L2 norm of the gradient of a loss at some tensors; None if there is no path to them."""
+    if not loss.requires_grad:
+        return 0.0
+    scale = float(max(anchor.numel() for anchor in anchors))  # pixel means underflow in half precision
+    gradients = torch.autograd.grad(loss * scale, list(anchors), retain_graph=True, allow_unused=True)
+    squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+    return (torch.stack(squares).sum().sqrt() / scale).item() if squares else None
+
+
+class DistillationMonitor:
+    """
+    Measures how strongly each term pulls at the student against the supervised loss, and warns.
+
+    The gradient ratio of a term is the norm of the weighted term's gradient divided by that of the supervised loss,
+    both where the term enters the student: at its output, or at the captured layers. A term that drowns the supervised
+    loss, or a student that predicts a single class for a whole epoch whose labels hold several, is warned of with the
+    remedy: measured on organs of 0.1 to 1 % of the pixels, a KL of temperature 4 made a student predict nothing but
+    background, from which the Dice loss has no gradient to return.
+
+    Args:
+        interval: iterations from one measurement of the gradients to the next; 0 measures nothing.
+        drown_ratio: gradient ratio above which a term is warned of, once a run.
+    """
+
+    def __init__(self, interval: int = 50, drown_ratio: float = 2.0) -> None:
+        if interval < 0 or interval != int(interval):
+            raise ValueError(f"`monitor_interval` must be a whole number >= 0, but got {interval}.")
+        if not drown_ratio > 0:
+            raise ValueError(f"`drown_ratio` must be positive, but got {drown_ratio}.")
+        self.interval = interval
+        self.drown_ratio = drown_ratio
+        self._warned: set[str] = set()
+        self._extremes: list[torch.Tensor] = []
+
+    def start(self) -> None:
+        """Forget what an earlier run has seen."""
+        self._warned.clear()
+        self._extremes.clear()
+
+    def due(self, iteration: int) -> bool:
+        """Whether the gradients are measured in this iteration, the first being 1."""
+        return self.interval > 0 and (iteration - 1) % self.interval == 0
+
+    def ratios(
+        self,
+        terms: Mapping[str, DistillationTerm],
+        weighted: Mapping[str, torch.Tensor],
+        supervised: torch.Tensor | None,
+        student: Knowledge,
+    ) -> dict[str, float]:
+        """
+        Args:
+            terms: the terms by name.
+            weighted: their weighted values of this iteration.
+            supervised: the supervised loss as it counts in the sum; None if it does not.
+            student: the student's outputs and features of this iteration.
+
+        Returns:
+            the gradient ratio of each term that has one.
+        """
+        ratios = {}
+        for name, value in weighted.items():
+            anchors = terms[name].anchors(student)
+            if not all(anchor.requires_grad for anchor in anchors):
+                continue
+            norm = _norm(value, anchors) or 0.0
+            reference = None if supervised is None else _norm(supervised, anchors)
+            if norm == 0 and value != 0:
+                self._warn_once(name, f"term `{name}` is {value.item():.3g} but gives the student no gradient.")
+            elif reference is not None:  # a compiled network hides the way to inner layers
+                ratios[name] = norm / reference if reference > 0 else float("inf") if norm > 0 else 0.0
+                self._warn_drowned(name, ratios[name])
+        return ratios
+
+    def _warn_drowned(self, name: str, ratio: float) -> None:
+        if ratio > self.drown_ratio:
+            message = f"term `{name}` drowns the supervised loss: its gradient is {ratio:.1f} times as large; {REMEDY}."
+            self._warn_once(name, message)
+
+    def _warn_once(self, name: str, message: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(message, stacklevel=2)
+
+    @torch.no_grad()
+    def see(self, logits: torch.Tensor, label: torch.Tensor | None) -> None:
+        """Note which classes a batch's prediction and label hold; nothing is copied from the device yet."""
+        logits, label = plain(logits), None if label is None else plain(label)
+        predicted = (logits > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+        label = predicted if label is None else label.argmax(dim=1) if label.shape[1] > 1 else label
+        extremes = torch.stack([x.to(torch.float32) for x in (*predicted.aminmax(), *label.aminmax())])
+        if self._extremes:
+            low, high = torch.minimum(self._extremes[0], extremes), torch.maximum(self._extremes[0], extremes)
+            extremes = torch.stack([low[0], high[1], low[2], high[3]])
+        self._extremes = [extremes]
+
+    def end_epoch(self, epoch: int, names: Sequence[str]) -> None:
+        """
+        Warn if the epoch's predictions were of a single class while its labels were not.
+
+        Args:
+            epoch: the epoch that ends.
+            names: the terms that counted in it; without one the warning has no remedy to offer and is left out.
+        """
+        if self._extremes:
+            low, high, label_low, label_high = self._extremes.pop().tolist()
+            if low == high and label_low != label_high and names:
+                warnings.warn(
+                    f"the student predicted class {int(low)} alone in all of epoch {epoch}, while the labels hold "
+                    f"others. If it stays so, the terms ({', '.join(names)}) drown the supervised loss: {REMEDY}.",
+                    stacklevel=2,
+                )

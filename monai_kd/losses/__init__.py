@@ -1,0 +1,20 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Distillation losses: one a file, each called as ``loss(student, teacher, label=None)`` and giving a scalar."""
+
+from __future__ import annotations
+
+from .importance_map_loss import ImportanceMapLoss
+from .kd_loss import KDLoss
+from .region_affinity_loss import RegionAffinityLoss
+
+__all__ = ["ImportanceMapLoss", "KDLoss", "RegionAffinityLoss"]

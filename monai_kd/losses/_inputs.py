@@ -1,0 +1,162 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the losses share: inputs checked and in single precision, labels as masks, and the class-balanced mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.networks.utils import one_hot
+
+
+def as_inputs(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both maps as plain tensors of at least single precision, the teacher's detached.
+
+    Raises:
+        TypeError: when one of them is not a tensor.
+        ValueError: when they are not of shape (B, C, H, W) or (B, C, D, H, W), or differ in batch size or dimensions.
+
+    """
+    for name, value in (("student", student), ("teacher", teacher)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"`{name}` must be a tensor, but got {type(value).__name__}; pass one output at a time.")
+        if value.ndim not in (4, 5):
+            raise ValueError(
+                f"`{name}` must be of shape (B, C, H, W) or (B, C, D, H, W), but got {tuple(value.shape)}."
+            )
+    if student.ndim != teacher.ndim or student.shape[0] != teacher.shape[0]:
+        raise ValueError(
+            "`student` must have the batch size and the number of dimensions of `teacher`, "
+            f"but got {tuple(student.shape)} and {tuple(teacher.shape)}."
+        )
+    return _plain(student), _plain(teacher).detach()
+
+
+def autocast_disabled(tensor: torch.Tensor) -> AbstractContextManager:
+    """Switch autocast off on the tensor's device: matrix products and powers would run in half precision under it."""
+    device_type = tensor.device.type
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+def one_hot_label(
+    label: torch.Tensor | None, student: torch.Tensor, num_classes: int | None, needed_by: str
+) -> torch.Tensor:
+    """Return the label as (B, num_classes, *spatial) of the student's dtype, from integers or as it came.
+
+    A single channel always means class indices. Their range is checked on the CPU only: on an accelerator the check
+    would wait for the device at each step, and there the scatter reports an index out of bounds itself.
+
+    Args:
+        label: one-hot (B, C, *spatial) or class indices (B, 1, *spatial) of any dtype, also a MetaTensor.
+        student: map whose batch size, number of dimensions and dtype the result shares.
+        num_classes: number of classes; None takes the channels of a one-hot label or the largest index plus one.
+        needed_by: what needs the label, for the error message.
+
+    Raises:
+        ValueError: when the label is missing, of another shape or class count, or does not hold class indices.
+
+    """
+    if label is None:
+        raise ValueError(f"`label` must be given for {needed_by}, but got None.")
+    shape = tuple(label.shape)
+    if label.ndim != student.ndim or shape[0] != student.shape[0]:
+        raise ValueError(
+            "`label` must have the batch size and the number of dimensions of `student`, "
+            f"but got {shape} and {tuple(student.shape)}; class indices without a channel want `label.unsqueeze(1)`."
+        )
+    if shape[1] not in (1, num_classes or shape[1]):
+        raise ValueError(
+            f"`label` must hold class indices in 1 channel or one-hot in {num_classes} channels, but got {shape}."
+        )
+    plain = label.as_tensor() if isinstance(label, MetaTensor) else label
+    if shape[1] > 1:
+        return plain.to(student.dtype)
+    # at least two: an image of background only is no reason for a one-channel mask
+    num_classes = num_classes or max(2, int(plain.max()) + 1)
+    _check_class_indices(plain, num_classes)
+    return one_hot(plain, num_classes, dtype=student.dtype)
+
+
+def resize(feature: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
+    """Return the feature or mask at another spatial size; the same one if it has that size.
+
+    Args:
+        feature: map of shape (B, C, *spatial).
+        size: the spatial size to reach.
+        mode: ``"linear"`` interpolates along each axis, corners not aligned; ``"area"`` averages the pixels that a cell
+            covers, which keeps the share of each class in it; ``"nearest"`` takes one pixel of it.
+
+    """
+    if tuple(feature.shape[2:]) == tuple(size):
+        return feature
+    if mode == "linear":
+        mode = "bilinear" if feature.ndim == 4 else "trilinear"
+        return F.interpolate(feature, size, mode=mode, align_corners=False)
+    return F.interpolate(feature, size, mode=mode)
+
+
+def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Average values (B, *spatial) over each class of the batch first, then over the classes that are present.
+
+    With m_c the mask of class c and K the classes whose mask is not empty::
+
+        1 / |K| * sum over c in K of (sum of m_c * values / sum of m_c)
+
+    """
+    over = (0, *range(2, mask.ndim))
+    total = (values.unsqueeze(1) * mask).sum(over)  # (C,)
+    count = mask.sum(over)
+    present = count > 0
+    return (total / count.where(present, 1.0)).sum() / present.sum().clamp(min=1)
+
+
+def check_option(name: str, value: object, options: tuple) -> None:
+    """Refuse a constructor's argument that is none of the options.
+
+    Raises:
+        ValueError: when the value is not among them.
+
+    """
+    if value not in options:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, options))}, but got {value!r}.")
+
+
+def check_num_classes(num_classes: int | None) -> None:
+    """Refuse a class count below two.
+
+    Raises:
+        ValueError: when it is given and below two.
+
+    """
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2, the background included, but got {num_classes}.")
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    plain = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+    return plain.to(torch.promote_types(plain.dtype, torch.float32))
+
+
+def _check_class_indices(label: torch.Tensor, num_classes: int) -> None:
+    if label.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = (label < 0) | (label >= num_classes) | (label != label.long())
+    if wrong.any():
+        raise ValueError(
+            f"`label` must hold whole class indices from 0 to {num_classes - 1}, but got {label[wrong][0].item():g}."
+        )

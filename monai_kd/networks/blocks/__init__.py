@@ -1,0 +1,32 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from monai_kd.networks.blocks.augmented_attention import AugmentedAttention
+from monai_kd.networks.blocks.enet_bottleneck import ENetBottleneck
+from monai_kd.networks.blocks.enet_downsampling import ENetDownsampling
+from monai_kd.networks.blocks.enet_upsampling import ENetUpsampling
+from monai_kd.networks.blocks.image_input import ImageInput
+from monai_kd.networks.blocks.link_upsampling import LinkUpsampling
+from monai_kd.networks.blocks.max_unpool import max_unpool
+from monai_kd.networks.blocks.pooled_batch_norm import PooledBatchNorm
+from monai_kd.networks.blocks.resnet34_encoder import ResNet34Encoder
+
+__all__ = [
+    "AugmentedAttention",
+    "ENetBottleneck",
+    "ENetDownsampling",
+    "ENetUpsampling",
+    "ImageInput",
+    "LinkUpsampling",
+    "PooledBatchNorm",
+    "ResNet34Encoder",
+    "max_unpool",
+]

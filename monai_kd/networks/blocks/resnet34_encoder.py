@@ -1,0 +1,134 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""ResNet-34 as an encoder that shows its stages and takes ImageNet weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class ResNet34Encoder(nn.Module):
+    """
+    The feature pyramid of ResNet-34 (He et al., CVPR 2016, Table 1): stem, pooling, and 3, 4, 6, 3 residual blocks.
+
+    MONAI's own :py:func:`monai.networks.nets.resnet34` computes the same, but adds and activates in place, which would
+    rewrite a feature after it was captured; here nothing is written in place. Convolutions start from He's normal
+    initialisation by fan-out, as in torchvision.
+
+    Args:
+        in_channels: channels of the image; 3 for ImageNet weights.
+
+    Example::
+
+        >>> import torch
+        >>> [feature.shape[1:] for feature in ResNet34Encoder()(torch.zeros(1, 3, 64, 64))]
+        [torch.Size([64, 16, 16]), torch.Size([128, 8, 8]), torch.Size([256, 4, 4]), torch.Size([512, 2, 2])]
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+        )  # 64, 1/2
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.stage1 = _stage(64, 64, blocks=3, stride=1)  # 64, 1/4
+        self.stage2 = _stage(64, 128, blocks=4, stride=2)  # 128, 1/8
+        self.stage3 = _stage(128, 256, blocks=6, stride=2)  # 256, 1/16
+        self.stage4 = _stage(256, 512, blocks=3, stride=2)  # 512, 1/32
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            image: (B, in_channels, H, W).
+
+        Returns:
+            The outputs of stage 1 to 4, at 1/4 to 1/32 of the size.
+        """
+        feature1 = self.stage1(self.pool(self.stem(image)))
+        feature2 = self.stage2(feature1)
+        feature3 = self.stage3(feature2)
+        return feature1, feature2, feature3, self.stage4(feature3)
+
+    def load_imagenet(self, path: str | os.PathLike[str]) -> None:
+        """
+        Loads a ``resnet34`` state dict as torchvision saves it (``conv1.weight``, ``bn1.*``, ``layer1.0.*``, ...); the
+        classifier ``fc.*`` is left out.
+
+        Args:
+            path: a local ``.pth`` file, read with ``weights_only=True``.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when the file holds no state dict, or one whose names or shapes are not those of ResNet-34.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"`encoder_weights` must be a local file with torchvision's resnet34 weights, but got {str(path)!r}; "
+                "download it first, or pass None to train from scratch."
+            )
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict):
+            raise ValueError(f"`encoder_weights` must hold a state dict, but got a {type(weights).__name__}.")
+        renamed = {_from_torchvision(name): value for name, value in weights.items() if not name.startswith("fc.")}
+        try:
+            self.load_state_dict(renamed)
+        except RuntimeError as error:
+            raise ValueError(
+                f"`encoder_weights` must hold torchvision's resnet34, but {path} differs; save "
+                f"`torchvision.models.resnet34().state_dict()`, or pass None. {_shortened(str(error))}"
+            ) from error
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions of kernel 3 and the identity; submodules are named as in torchvision."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        self.downsample = nn.Identity() if stride == 1 else _projection(in_channels, out_channels, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(residual + self.downsample(x))
+
+
+def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = _ResidualBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(_ResidualBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1)))
+
+
+def _from_torchvision(name: str) -> str:
+    name = re.sub(r"^conv1\.", "stem.0.", name)
+    name = re.sub(r"^bn1\.", "stem.1.", name)
+    return re.sub(r"^layer(\d)\.", r"stage\1.", name)
+
+
+def _shortened(message: str, limit: int = 400) -> str:
+    return message if len(message) <= limit else message[:limit] + " ..."

@@ -1,0 +1,164 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Recording the inner feature maps of a network by layer name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    inner: Any = network
+    while True:
+        if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = inner.module
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        else:
+            return inner
+
+
+def forget_compiled(network: nn.Module) -> None:
+    """Drop compiled graphs if the network has one, which would not see hooks that came after it."""
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in network.modules()):
+        torch.compiler.reset()
+
+
+class _Hook:
+    """A forward hook as an object, because a closure would make the hooked network impossible to pickle."""
+
+    def __init__(self, capture: FeatureCapture, layer: str) -> None:
+        self.capture = capture
+        self.layer = layer
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self.capture.enabled:
+            self.capture._record(self.layer, output)
+
+
+class FeatureCapture:
+    """
+    Records what named layers of a network return in a forward pass.
+
+    Hooks are registered when the object is made; what was compiled until then is dropped and compiled again at the
+    next call, since a compiled network skips later hooks without a word. In-place activations of the network are
+    switched to out-of-place until :py:meth:`remove`, since one that follows a captured layer would rewrite its map.
+
+    Args:
+        network: the network to listen to; wrapped ones (compiled, DDP) are looked into.
+        layers: dotted module paths, as in ``network.named_modules()``.
+
+    Raises:
+        ValueError: when a layer is unknown (the five nearest names are given), or the network is TorchScript.
+
+    Example::
+
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 2, 3))
+        >>> with FeatureCapture(network, ["0"]) as capture:
+        ...     logits = network(torch.zeros(1, 1, 8, 8))
+        ...     capture["0"].shape
+        torch.Size([1, 4, 6, 6])
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        self.network = unwrap(network)
+        self.layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+        self.enabled = True
+        self._outputs: dict[str, Any] = {}
+        self._calls: dict[str, int] = {}
+        self._versions: dict[str, int] = {}
+        modules = [self._find(layer) for layer in self.layers]
+        self._inplace: list[Any] = (
+            [m for m in self.network.modules() if getattr(m, "inplace", False) is True] if modules else []
+        )
+        for module in self._inplace:
+            module.inplace = False
+        self._handles = [m.register_forward_hook(_Hook(self, layer)) for m, layer in zip(modules, self.layers)]
+        if modules:
+            forget_compiled(network)
+
+    def _find(self, layer: str) -> nn.Module:
+        if isinstance(self.network, torch.jit.ScriptModule):
+            raise ValueError(
+                f"layer `{layer}` cannot be captured: a TorchScript network gives its logits only; "
+                "load its weights into the Python network that it was made from."
+            )
+        modules = dict(self.network.named_modules())
+        if layer not in modules or layer == "":
+            nearest = difflib.get_close_matches(layer, [name for name in modules if name], n=5, cutoff=0.0)
+            raise ValueError(
+                f"`layer` must be a module of {type(self.network).__name__}, but got `{layer}`; "
+                f"the nearest names are {', '.join(f'`{name}`' for name in nearest)}."
+            )
+        return modules[layer]
+
+    def _record(self, layer: str, output: Any) -> None:
+        self._outputs[layer] = output
+        self._calls[layer] = self._calls.get(layer, 0) + 1
+        if isinstance(output, torch.Tensor) and not torch.compiler.is_compiling():
+            self._versions[layer] = output._version
+
+    def __getitem__(self, layer: str) -> torch.Tensor:
+        """The map (B, C, *spatial) that ``layer`` returned in the last forward pass."""
+        if layer not in self._outputs:
+            raise RuntimeError(
+                f"layer `{layer}` was not captured in this forward pass: the network did not call it, "
+                "or was compiled and called before the capture was made."
+            )
+        output = self._outputs[layer]
+        if not isinstance(output, torch.Tensor):
+            raise RuntimeError(
+                f"layer `{layer}` must return one tensor, but got {type(output).__name__}; choose a layer inside it."
+            )
+        if self._calls[layer] > 1:
+            raise RuntimeError(
+                f"layer `{layer}` must be called once per forward pass, but got {self._calls[layer]} calls; "
+                "choose a layer that is not shared, or train with `SimpleInferer`."
+            )
+        if self._versions.get(layer, output._version) != output._version:
+            raise RuntimeError(
+                f"the map of layer `{layer}` was changed in place after the layer returned it; "
+                "capture the layer that changes it, or write that operation out of place."
+            )
+        return output
+
+    @property
+    def features(self) -> dict[str, torch.Tensor]:
+        """All captured maps by layer name."""
+        return {layer: self[layer] for layer in self.layers}
+
+    def clear(self) -> None:
+        """Forget the captured maps, and with them the graph that they keep alive."""
+        for store in (self._outputs, self._calls, self._versions):
+            store.clear()
+
+    def remove(self) -> None:
+        """Unregister the hooks and give the network its in-place activations back."""
+        for handle in self._handles:
+            handle.remove()
+        for module in self._inplace:
+            module.inplace = True
+        self._handles, self._inplace = [], []
+        self.clear()
+
+    def __enter__(self) -> FeatureCapture:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()

@@ -1,0 +1,75 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Building the network of a MONAI bundle or a TorchScript file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "evaluate", "train") for suffix in ("json", "yaml", "yml")]
+NETWORK_IDS = ("network_def", "network", "net")
+
+
+def load_bundle_network(bundle: Path) -> nn.Module:
+    """
+    Build the network that a MONAI bundle describes, without its weights.
+
+    Args:
+        bundle: the folder that holds ``configs/``.
+
+    Returns:
+        the module of ``network_def`` in ``configs/inference.json`` (or ``.yaml``, then evaluate, then train).
+
+    Raises:
+        FileNotFoundError: when the folder has no such configuration.
+        ValueError: when the configuration has no network.
+    """
+    found = [bundle / "configs" / name for name in CONFIGS if (bundle / "configs" / name).is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"`network` must be a MONAI bundle with configs/inference.json or .yaml, but got the folder {bundle}."
+        )
+    for path in found:
+        parser = ConfigParser()
+        parser.read_config(str(path))
+        parser["bundle_root"] = str(bundle)
+        for identifier in NETWORK_IDS:
+            if identifier in parser:
+                network = parser.get_parsed_content(identifier)
+                return network.cpu() if isinstance(network, nn.Module) else network
+    raise ValueError(f"`network` must be a bundle that defines `network_def`, but got {', '.join(map(str, found))}.")
+
+
+def load_torchscript(path: Path) -> nn.Module:
+    """
+    Load a TorchScript file.
+
+    Args:
+        path: a file that :py:func:`torch.jit.save` wrote, as ``python -m monai.bundle ckpt_export`` does.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        ValueError: when the file is not TorchScript.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`network` must be an existing bundle folder or TorchScript file, but got {path}.")
+    try:
+        return torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"`network` must be a TorchScript file, but got {path}; if it holds weights, pass the network as "
+            "`network` and the file as `checkpoint`."
+        ) from error

@@ -1,0 +1,118 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reading weights from a file into a network, never running code from it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import nn
+
+WEIGHT_KEYS = ("model", "network", "net", "state_dict", "model_state_dict", "student", "teacher")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_weights(network: nn.Module, path: str | PathLike, key: str | None = None) -> None:
+    """
+    Load weights from a file into a network, all of them or none.
+
+    Args:
+        network: the module that receives them.
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote: a state dict, or a dictionary that holds one,
+            as MONAI's ``CheckpointSaver`` writes. Read with ``weights_only=True``.
+        key: the entry that holds the state dict; found by its usual names where None.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file needs code to be run, is damaged, has no weights, or weights of another architecture.
+
+    Example::
+
+        >>> import tempfile, torch
+        >>> network = torch.nn.Linear(2, 2)
+        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save({"model": network.state_dict()}, file.name)
+        ...     load_weights(torch.nn.Linear(2, 2), file.name)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`checkpoint` must be an existing file, but got {path}; train the teacher first.")
+    weights = _strip(_select(_read(path), key, path))
+    _compare(network, weights, path)
+    network.load_state_dict(weights)
+
+
+def _read(path: Path) -> Mapping:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(str(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"`checkpoint` must hold weights alone, but got {path}, which needs code to be run or is damaged; "
+            "save it again with `torch.save(network.state_dict(), path)`."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"`checkpoint` must be a file of weights, but got {path}: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"`checkpoint` must hold a state dict, but got {type(content).__name__} in {path}.")
+    return content
+
+
+def _is_state_dict(content: object) -> bool:
+    if not isinstance(content, Mapping):
+        return False
+    return len(content) > 0 and all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _select(content: Mapping, key: str | None, path: Path) -> Mapping:
+    if key is None and _is_state_dict(content):
+        return content
+    keys = [name for name in WEIGHT_KEYS if _is_state_dict(content.get(name))] if key is None else [key]
+    if len(keys) != 1 or not _is_state_dict(content.get(keys[0])):
+        raise ValueError(
+            f"`checkpoint_key` must name the entry of {path} that holds the weights, but got {key}; "
+            f"it has {sorted(map(str, content))}."
+        )
+    return content[keys[0]]
+
+
+def _strip(weights: Mapping) -> dict[str, torch.Tensor]:
+    """Names without what DDP and `torch.compile` put before them."""
+    weights = dict(weights)
+    for prefix in PREFIXES * 2:  # either may be outside the other
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name[len(prefix) :]: value for name, value in weights.items()}
+    return weights
+
+
+def _compare(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    own = network.state_dict()
+    wrong = [f"{name} missing" for name in own if name not in weights]
+    wrong += [f"{name} unexpected" for name in weights if name not in own]
+    wrong += [
+        f"{name} of shape {tuple(weights[name].shape)} for {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"`checkpoint` must hold the weights of {type(network).__name__} ({len(own)} entries), but got {path} with "
+            f"{len(wrong)} that differ: {'; '.join(wrong[:5])}{'; ...' if len(wrong) > 5 else ''}. "
+            "Is it of another architecture, or another number of classes?"
+        )

@@ -1,0 +1,166 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The one owner that guards a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from monai_kd.networks.feature_capture import FeatureCapture, unwrap
+from monai_kd.networks.isolated_rng import isolated_rng
+from monai_kd.networks.knowledge import Knowledge
+from monai_kd.networks.load_network import load_bundle_network, load_torchscript
+from monai_kd.networks.load_weights import load_weights
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without MONAI's metadata, whose bookkeeping makes every operation slower."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def as_outputs(prediction: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs of a forward pass as a list, the one of full resolution first."""
+    outputs = [prediction] if isinstance(prediction, torch.Tensor) else prediction
+    if not isinstance(outputs, (list, tuple)) or not all(isinstance(output, torch.Tensor) for output in outputs):
+        raise ValueError(
+            f"a network must return one logits tensor or a list of them, but got {type(prediction).__name__}; "
+            "wrap it in a module that returns its logits."
+        )
+    return list(outputs)
+
+
+class Teacher:
+    """
+    A trained network that only speaks: frozen, in eval mode whatever anybody sets, run without gradient.
+
+    It is no :py:class:`torch.nn.Module`, so that a student, an optimizer, DDP, a checkpoint or an export that holds it
+    does not see its weights.
+
+    Args:
+        network: one of: a module; a callable without arguments that builds one (in a bundle: the ``_target_`` block
+            with ``_mode_: callable``), called without moving the random state from which the student is initialised;
+            the folder of a MONAI bundle, whose ``network_def`` and ``models/model.pt`` are taken; a TorchScript file
+            (logits only). Reading a bundle's configuration runs the code in it: use bundles that you trust.
+        checkpoint: file of weights for ``network``: a state dict or MONAI's ``CheckpointSaver`` file (``.pt``), or
+            ``.safetensors``. Read with ``weights_only=True``, always.
+        checkpoint_key: entry of the checkpoint that holds the weights, if it holds several.
+        image_key: entry of the batch that this teacher sees, if its preprocessing differs from the student's.
+
+    Raises:
+        FileNotFoundError: when the checkpoint, the bundle or its weights are missing.
+        ValueError: when the checkpoint is of another architecture, or a pickle with code in it.
+
+    Example::
+
+        >>> import torch
+        >>> teacher = Teacher(torch.nn.Conv2d(1, 2, 3, padding=1))
+        >>> teacher(torch.zeros(1, 1, 8, 8)).logits.requires_grad
+        False
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[[], nn.Module] | str | PathLike,
+        checkpoint: str | PathLike | None = None,
+        checkpoint_key: str | None = None,
+        image_key: str = "image",
+    ) -> None:
+        self.image_key = image_key
+        self.network = self._build(network)
+        if checkpoint is None and isinstance(network, (str, PathLike)) and Path(network).is_dir():
+            checkpoint = Path(network) / "models" / "model.pt"
+        if checkpoint is not None:
+            load_weights(unwrap(self.network), checkpoint, key=checkpoint_key)
+        self.network.requires_grad_(False)
+        self._guard()
+        self._capture: FeatureCapture | None = None
+
+    @staticmethod
+    def _build(network: nn.Module | Callable[[], nn.Module] | str | PathLike) -> nn.Module:
+        if isinstance(network, nn.Module):
+            return network
+        with isolated_rng():
+            if isinstance(network, (str, PathLike)):
+                path = Path(network)
+                return load_bundle_network(path) if path.is_dir() else load_torchscript(path)
+            built = network() if callable(network) else network
+        if not isinstance(built, nn.Module):
+            raise TypeError(
+                "`network` must be a module, a callable that builds one, a bundle folder or a TorchScript file, "
+                f"but got {type(built).__name__}."
+            )
+        return built
+
+    def _guard(self) -> None:
+        if any(module.training for module in self.network.modules()):
+            self.network.eval()
+
+    @torch.no_grad()
+    def __call__(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> Knowledge:
+        """
+        Args:
+            image: (B, C, *spatial), or a mapping that holds it under ``image_key``.
+
+        Returns:
+            the logits and the captured features.
+        """
+        self._guard()
+        if self._capture is None:
+            return Knowledge(as_outputs(self.network(self._select(image))))
+        self._capture.enabled = True
+        try:
+            outputs = as_outputs(self.network(self._select(image)))
+            return Knowledge(outputs, self._capture.features)
+        finally:
+            self._capture.enabled = False
+            self._capture.clear()
+
+    def _select(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return plain(image if isinstance(image, torch.Tensor) else image[self.image_key])
+
+    @property
+    def members(self) -> dict[str, Teacher]:
+        """The teachers of a team by name; a single teacher has none."""
+        return {}
+
+    @property
+    def image_keys(self) -> set[str]:
+        """The entries of the batch that the teacher needs."""
+        return {self.image_key}
+
+    def capture(self, layers: Sequence[str], member: str | None = None) -> None:
+        """Record these layers at each call from now on, until :py:meth:`release`."""
+        self.release()
+        if layers:
+            self._capture = FeatureCapture(self.network, layers)
+            self._capture.enabled = False
+
+    def release(self) -> None:
+        """Stop recording layers."""
+        if self._capture is not None:
+            self._capture.remove()
+            self._capture = None
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """Move the weights to a device."""
+        self.network.to(device)
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The frozen weights."""
+        return self.network.parameters()

@@ -1,0 +1,119 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Several teachers that speak as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from monai_kd.networks.knowledge import Knowledge
+from monai_kd.networks.teacher import Teacher
+
+
+class TeacherTeam:
+    """
+    Several teachers. Together they say the weighted mean of their probabilities (You et al., 2017, Eq. 6),
+
+    .. math:: z = \\log \\sum_i w_i \\, \\mathrm{softmax}(z_i), \\qquad \\sum_i w_i = 1,
+
+    given as logits, since the softmax of a log-probability is the probability. One-channel logits are averaged by
+    sigmoid. A :py:class:`~monai_kd.handlers.DistillationTerm` with ``teacher="name"`` listens to one of them alone.
+
+    Args:
+        teachers: teachers by name, or a sequence of them (then named ``teacher_0``, ``teacher_1``, ...).
+        weights: one positive number a teacher, scaled to sum 1; equal where None.
+
+    Raises:
+        ValueError: when there is no teacher, or the weights do not fit.
+
+    Example::
+
+        >>> import torch
+        >>> team = TeacherTeam([Teacher(torch.nn.Conv2d(1, 2, 1)), Teacher(torch.nn.Conv2d(1, 2, 1))])
+        >>> sorted(team(torch.zeros(1, 1, 8, 8)).members)
+        ['teacher_0', 'teacher_1']
+    """
+
+    def __init__(
+        self, teachers: Mapping[str, Teacher] | Sequence[Teacher], weights: Sequence[float] | None = None
+    ) -> None:
+        if not isinstance(teachers, Mapping):
+            teachers = {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
+        weights = [1.0] * len(teachers) if weights is None else list(weights)
+        if not teachers:
+            raise ValueError("`teachers` must hold at least one teacher, but got none.")
+        if len(weights) != len(teachers) or min(weights) <= 0:
+            raise ValueError(
+                f"`weights` must hold one positive number for each of the {len(teachers)} teachers, but got {weights}."
+            )
+        self.members = dict(teachers)
+        self.weights = [weight / sum(weights) for weight in weights]
+
+    @torch.no_grad()
+    def __call__(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> Knowledge:
+        """
+        Args:
+            image: (B, C, *spatial), or a mapping that holds the image of each teacher under its ``image_key``.
+
+        Returns:
+            the mean as logits (B, C, *spatial), and under ``members`` what each teacher says.
+        """
+        members = {name: teacher(image) for name, teacher in self.members.items()}
+        shapes = {name: tuple(knowledge.logits.shape) for name, knowledge in members.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"`teachers` must give logits of one shape, but got {shapes}.")
+        return Knowledge([self._mean([knowledge.logits for knowledge in members.values()])], members=members)
+
+    def _mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        if logits[0].shape[1] == 1:  # sigmoid is the softmax over [0, z]
+            logits = [torch.cat([torch.zeros_like(each), each], dim=1) for each in logits]
+            log_mean = self._log_mean(logits)
+            return log_mean[:, 1:] - log_mean[:, :1]
+        return self._log_mean(logits)
+
+    def _log_mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        logs = [each.float().log_softmax(dim=1) for each in logits]
+        weights = logs[0].new_tensor(self.weights).log()
+        return torch.logsumexp(torch.stack([log + weight for log, weight in zip(logs, weights)]), dim=0)
+
+    @property
+    def image_keys(self) -> set[str]:
+        """The entries of the batch that the teachers need."""
+        return set().union(*(teacher.image_keys for teacher in self.members.values()))
+
+    def capture(self, layers: Sequence[str], member: str | None = None) -> None:
+        """Record these layers of one member at each call from now on, until :py:meth:`release`."""
+        if member is None and layers:
+            raise ValueError(
+                f"`teacher` must name one of {sorted(self.members)} where a term listens to a layer, but got None."
+            )
+        if member is not None:
+            self.members[member].capture(layers)
+
+    def release(self) -> None:
+        """Stop recording layers."""
+        for teacher in self.members.values():
+            teacher.release()
+
+    def to(self, device: torch.device | str) -> TeacherTeam:
+        """Move the weights to a device."""
+        for teacher in self.members.values():
+            teacher.to(device)
+        return self
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The frozen weights of all."""
+        for teacher in self.members.values():
+            yield from teacher.parameters()

@@ -1,0 +1,92 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reads the metrics per case that an evaluation writes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+COLUMNS = ("case", "class", "label_voxels", "pred_voxels")
+
+
+@dataclass(frozen=True)
+class CaseMetrics:
+    """
+    The metrics of one class in one case.
+
+    Args:
+        case: name of the case.
+        class_name: name of the class.
+        metrics: values under the names of the metrics, NaN where one is not defined, as for a class without label.
+        label_voxels: voxels of the class in the label.
+        pred_voxels: voxels of the class in the prediction.
+    """
+
+    case: str
+    class_name: str
+    metrics: dict[str, float]
+    label_voxels: int
+    pred_voxels: int
+
+
+def read_cases(path: str | Path) -> list[CaseMetrics]:
+    """
+    Read a ``cases.csv``: the columns ``case``, ``class``, ``label_voxels``, ``pred_voxels``, and one for each metric
+    (``dice``, ``voe``, ``rvd``); an empty cell or ``nan`` is a value that is not defined.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when a column is missing, a value is no number, a class occurs twice in a case, or there is no row.
+
+    Example::
+
+        >>> import tempfile, pathlib
+        >>> from monai_kd.report import read_cases
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "cases.csv")
+        >>> size = path.write_text("case,class,dice,label_voxels,pred_voxels\\n01,liver,0.9,80,82\\n")
+        >>> read_cases(path)[0].metrics
+        {'dice': 0.9}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`path` must be a cases.csv that an evaluation wrote, but got {path}, which is not there."
+        )
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(f"`path` must have the columns {', '.join(COLUMNS)}, but got {path} without {missing}.")
+        cases = [_case(path, reader.line_num, row) for row in reader]
+    keys = [(case.case, case.class_name) for case in cases]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice or not cases:
+        raise ValueError(f"`path` must have one row for each class of a case, but got {twice or 'no row'} in {path}.")
+    return cases
+
+
+def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
+    try:
+        metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in COLUMNS}
+        return CaseMetrics(
+            row["case"], row["class"], metrics, int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`path` must hold a number for each metric, but got {row} in line {line} of {path}."
+        ) from error

@@ -1,0 +1,220 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One axial slice of a CT volume, read from the volume itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import torch
+from monai.config import DtypeLike, KeysCollection, PathLike
+from monai.data.image_reader import NibabelReader
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, Transform
+from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
+
+from monai_kd.transforms.check_hounsfield import hounsfield_range
+
+
+class Volume(NamedTuple):
+    """A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values."""
+
+    array: Any
+    affine: np.ndarray
+    value_range: tuple[float, float]
+
+    @property
+    def axial(self) -> tuple[int, bool]:
+        """The array axis nearest to the body axis, and whether it runs from head to feet."""
+        orientation = nibabel.io_orientation(self.affine)
+        axis = int(np.where(orientation[:, 0] == 2)[0][0])
+        return axis, bool(orientation[axis, 1] < 0)
+
+
+class LoadSlice(Transform):
+    """
+    Reads one axial slice of a CT volume, oriented as MONAI's ``Orientation("RAS")`` orients the whole volume: equal to
+    ``Orientation("RAS")(LoadImage(ensure_channel_first=True)(filename))[..., index]``. Slice 0 is the one nearest to
+    the feet, whatever axis and direction the file stores slices along (KiTS19 stores them on the first axis).
+
+    The volume is read by MONAI's :py:class:`monai.transforms.LoadImage`, and the last few are kept, so that reading
+    slice after slice of a case decodes its volume once. Of an uncompressed NIfTI file only the slice is read. No slice
+    is ever written. Each process keeps volumes of its own; a pickled or copied transform keeps none.
+
+    Args:
+        reader: MONAI reader for DICOM series ("ITKReader", "PydicomReader"); default: the first one installed, ITK
+            before pydicom. All other formats are read by the reader that MONAI takes for their suffix.
+        dtype: data type of the slice.
+        num_volumes: how many volumes are kept in memory, at least 1; one of LiTS takes up to 0.5 GB.
+
+    Shapes: the slice is (1, X, Y) with x growing to the patient's right and y to the front, a MetaTensor with
+    a 3 x 3 affine in mm and ``filename_or_obj``, ``slice`` and ``volume_range`` (for the check of Hounsfield units) in
+    its meta data.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        RuntimeError: when the volume cannot be read.
+        ValueError: when it is not a 3D volume with one channel, or has no slice `index`.
+
+    Example::
+
+        >>> loader = LoadSlice()
+        >>> loader("volume-0.nii", 40)  # doctest: +SKIP
+    """
+
+    def __init__(self, reader: str | None = None, dtype: DtypeLike = np.float32, num_volumes: int = 2) -> None:
+        if num_volumes < 1:
+            raise ValueError(f"`num_volumes` must be at least 1, but got {num_volumes}.")
+        self.reader = reader
+        self.dtype = dtype
+        self.num_volumes = int(num_volumes)
+        self._orient = Orientation("RAS", labels=None)
+        self._squeeze = SqueezeDim(dim=-1)
+        self._start()
+
+    def _start(self) -> None:
+        self._volumes: OrderedDict[tuple, Volume] = OrderedDict()
+        self._loaders: dict[str | None, LoadImage] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        private = ("_volumes", "_loaders", "_lock")  # nothing that reading changes: a cache's key stays the same
+        return {name: value for name, value in self.__dict__.items() if name not in private}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def volume(self, filename: PathLike) -> Volume:
+        """The volume of a file or DICOM folder, decoded or from memory."""
+        path = Path(filename).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"`filename` must be a file or a DICOM folder, but got {path}, which is not there.")
+        key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        with self._lock:
+            if key not in self._volumes:
+                while len(self._volumes) >= self.num_volumes:
+                    self._volumes.popitem(last=False)
+                self._volumes[key] = self._read(path)
+            self._volumes.move_to_end(key)
+            return self._volumes[key]
+
+    def _read(self, path: Path) -> Volume:
+        try:
+            volume = _lazy_nifti(path) if path.suffix == ".nii" else None
+            return volume if volume is not None else self._decode(path)
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise RuntimeError(f"{path} cannot be read: {type(error).__name__}: {reason[-1] if reason else ''}") from error
+
+    def _decode(self, path: Path) -> Volume:
+        reader = self.reader if path.is_dir() or path.suffix.lower() in ("", ".dcm") else None
+        if reader not in self._loaders:
+            self._loaders[reader] = LoadImage(reader, dtype=None, ensure_channel_first=True)
+        image = self._loaders[reader](path)
+        if image.ndim != 4 or image.shape[0] != 1:
+            raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
+        array = convert_to_numpy(image)[0]
+        array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
+        return Volume(array, convert_to_numpy(image.affine), hounsfield_range(array))
+
+    def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
+        """
+        Args:
+            filename: volume file, or folder of one DICOM series.
+            index: number of the slice, from the feet.
+            affine: affine of the volume, instead of the file's own.
+        """
+        volume = self.volume(filename)
+        if affine is not None:
+            volume = volume._replace(affine=affine)
+        axis, head_first = volume.axial
+        size = volume.array.shape[axis]
+        if not 0 <= int(index) < size:
+            raise ValueError(f"`index` must be a slice of {filename}, 0 to {size - 1}, but got {index}.")
+        stored = size - 1 - int(index) if head_first else int(index)
+        section = tuple(slice(stored, stored + 1) if a == axis else slice(None) for a in range(3))
+        array = np.array(volume.array[section], dtype=self.dtype)  # a copy, in the machine's byte order
+        slab_affine = volume.affine.copy()
+        slab_affine[:3, 3] += stored * slab_affine[:3, axis]
+        image = self._squeeze(self._orient(MetaTensor(torch.from_numpy(array)[None], affine=slab_affine)))
+        meta = {ImageMetaKey.FILENAME_OR_OBJ: str(filename), "slice": int(index), "volume_range": volume.value_range}
+        return MetaTensor(image.as_tensor().contiguous(), affine=image.affine, meta=meta)
+
+
+class LoadSliced(MapTransform):
+    """
+    Dictionary version of :py:class:`LoadSlice`: replaces the paths under `keys` by the slice that ``data[slice_key]``
+    numbers. :py:func:`monai_kd.data.slice_list` makes such items.
+
+    Args:
+        keys: keys of the paths, image and label for example.
+        slice_key: key of the slice's number, which stays in the item.
+        geometry_key: one of `keys` whose affine holds for all, see :py:class:`monai_kd.transforms.CopyAffined`; LiTS as
+            published needs "image". Default: each file's own.
+        reader: see :py:class:`LoadSlice`.
+        dtype: data type, one for all or one for each key.
+        num_volumes: volumes kept in memory for each key.
+        allow_missing_keys: whether a missing key is no error.
+
+    Raises:
+        ValueError: when `geometry_key` is not among `keys`, and as :py:class:`LoadSlice`.
+
+    Example::
+
+        >>> load = LoadSliced(("image", "label"))
+        >>> load({"image": "volume-0.nii", "label": "segmentation-0.nii", "slice": 40})  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        slice_key: str = "slice",
+        geometry_key: str | None = None,
+        reader: str | None = None,
+        dtype: DtypeLike | list[DtypeLike] = np.float32,
+        num_volumes: int = 1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if geometry_key is not None and geometry_key not in self.keys:
+            raise ValueError(f"`geometry_key` must be one of {self.keys}, but got {geometry_key!r}.")
+        self.slice_key = slice_key
+        self.geometry_key = geometry_key
+        self.loaders = {
+            key: LoadSlice(reader, one_dtype, num_volumes)
+            for key, one_dtype in zip(self.keys, ensure_tuple_rep(dtype, len(self.keys)))
+        }
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        affine = None
+        if self.geometry_key is not None:
+            affine = self.loaders[self.geometry_key].volume(data[self.geometry_key]).affine
+        for key in self.key_iterator(d):
+            d[key] = self.loaders[key](data[key], int(data[self.slice_key]), affine)
+        return d
+
+
+def _lazy_nifti(path: Path) -> Volume | None:
+    image = NibabelReader().read(path)
+    if len(image.shape) != 3:
+        return None
+    few = np.linspace(0, image.shape[2] - 1, 5).astype(int)  # enough to see air or fat, and that the file is whole
+    sections = np.stack([image.dataobj[:, :, k] for k in few])
+    return Volume(image.dataobj, np.asarray(image.affine), hounsfield_range(sections.astype(np.float32)))

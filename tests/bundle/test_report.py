@@ -1,0 +1,63 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monai_kd.bundle.report import report
+from monai_kd.report import OverlayCase, overlay
+
+
+@pytest.fixture
+def evaluations(tmp_path):
+    """The folders that two evaluations of the same six cases leave behind."""
+    for run, gain in (("alone", 0.0), ("distilled", 0.1)):
+        rows = [f"{i},liver,{0.5 + i / 100 + gain},0.2,0.1,90,80" for i in range(6)]
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "cases.csv").write_text(
+            "\n".join(["case,class,dice,voe,rvd,label_voxels,pred_voxels", *rows])
+        )
+    picture = overlay([OverlayCase("1", np.zeros((8, 8)), np.eye(8, dtype=int))])
+    (tmp_path / "distilled" / "overlay.png").write_bytes(picture)
+    return tmp_path
+
+
+def test_report_of_two_runs(evaluations):
+    page = evaluations / "out" / "page.html"
+    shown = report(str(evaluations / "alone"), str(evaluations / "distilled"), output=str(page))
+    assert shown.endswith(f"report: {page}")
+    assert "distilled  liver  6      +0.100   +0.100    +0.100  0.0312" in shown
+    text = page.read_text("utf-8")
+    assert text.count("<table>") == 2
+    assert "distilled: overlay" in text
+
+
+def test_report_of_one_run_has_no_test(evaluations):
+    page = evaluations / "page.html"
+    assert "Difference" not in report(str(evaluations / "alone"), output=str(page))
+    assert page.read_text("utf-8").count("<table>") == 1
+
+
+def test_two_runs_of_one_name_are_refused(evaluations):
+    with pytest.raises(ValueError, match="`folders` must have different names"):
+        report(str(evaluations / "alone"), str(evaluations / "out" / "alone"))
+
+
+def test_folder_without_cases_is_refused(evaluations):
+    with pytest.raises(FileNotFoundError, match=r"`path` must be a cases\.csv .*nothing"):
+        report(str(evaluations / "nothing"))
+
+
+def test_no_folder_is_refused():
+    with pytest.raises(ValueError, match="`folders` must name at least one"):
+        report()

@@ -1,0 +1,184 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A small training case that the tests of the handlers share, and the loop by hand that they are compared with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.networks import Teacher
+
+
+class Net(nn.Module):
+    """Two convolutions; what can go wrong in distillation is in between: batch norm, in-place ReLU, dropout."""
+
+    def __init__(
+        self, channels: int = 4, classes: int = 2, dropout: float = 0.0, in_channels: int = 1, scales: int = 1, dims: int = 2
+    ) -> None:
+        super().__init__()
+        conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
+        self.encoder = conv(in_channels, channels, 3, padding=1)
+        self.norm = norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(dropout)
+        self.middle = conv(channels, channels, 3, padding=1)
+        self.head = conv(channels, classes, 1)
+        self.scales = scales
+
+    def forward(self, image: torch.Tensor) -> Any:
+        feature = self.middle(self.dropout(self.relu(self.norm(self.encoder(image)))))
+        outputs = [self.head(feature[(..., *[slice(None, None, 2**i)] * (feature.ndim - 2))]) for i in range(self.scales)]
+        return outputs if self.scales > 1 and self.training else outputs[0]
+
+
+def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A network whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
+
+
+def teacher_net(**kwargs: Any) -> nn.Module:
+    """A teacher's network, with running statistics other than those of the student's data and active dropout."""
+    network = seeded(lambda: Net(**({"channels": 6, "dropout": 0.5} | kwargs)), seed=1)
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            module.running_mean.fill_(0.1)
+            module.running_var.fill_(2.0)
+    return network
+
+
+def make_data(length: int = 8, size: int = 16, dims: int = 2, seed: int = 2, classes: int = 2) -> list[dict[str, Any]]:
+    """Images of noise, and labels that can be seen in them."""
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(1, *[size] * dims, generator=generator) for _ in range(length)]
+    edges = torch.linspace(-1, 1, classes + 1)[1:-1]
+    return [{"image": image, "label": torch.bucketize(image, edges).float()} for image in images]
+
+
+def segmentation_loss(logits: Any, label: torch.Tensor) -> torch.Tensor:
+    """The supervised loss of the case: cross entropy, of the first output if there are several."""
+    logits = logits if isinstance(logits, torch.Tensor) else logits[0]
+    return F.cross_entropy(logits.float(), label[:, 0].long())
+
+
+def soften(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+    """A distillation loss between logits."""
+    return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True) / 64
+
+
+def hint(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+    """A distillation loss between maps."""
+    return F.mse_loss(student, teacher)
+
+
+def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer that remembers, so that one wrong gradient shows in all later steps."""
+    return torch.optim.Adam(parameters, lr=1e-2)
+
+
+def make_trainer(
+    student: nn.Module,
+    handlers: Sequence[Any] = (),
+    data: Sequence[Any] | None = None,
+    epochs: int = 2,
+    optimizer: torch.optim.Optimizer | None = None,
+    **kwargs: Any,
+) -> SupervisedTrainer:
+    """MONAI's trainer on the case, four iterations of two images an epoch."""
+    return SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=DataLoader(make_data() if data is None else data, batch_size=2),
+        network=student,
+        optimizer=adam(student.parameters()) if optimizer is None else optimizer,
+        loss_function=kwargs.pop("loss_function", segmentation_loss),
+        train_handlers=list(handlers),
+        **kwargs,
+    )
+
+
+def distil(student: nn.Module, terms: Sequence[DistillationTerm], teacher: nn.Module | None = None, **kwargs: Any) -> Any:
+    """Train the student with a handler of these terms; returns the handler and the trainer."""
+    own = {key: kwargs.pop(key) for key in ("supervised_weight", "monitor_interval", "student") if key in kwargs}
+    handler = DistillationHandler(Teacher(teacher_net() if teacher is None else teacher), terms, **own)
+    trainer = make_trainer(student, [handler, *kwargs.pop("handlers", ())], **kwargs)
+    trainer.run()
+    return handler, trainer
+
+
+def loop_by_hand(
+    student: nn.Module,
+    teacher: nn.Module,
+    distillation: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor, float], list[torch.Tensor]],
+    epochs: int = 2,
+    adapters: Sequence[nn.Module] = (),
+    supervised_weight: float = 1.0,
+    accumulation: int = 1,
+    autocast: Callable[[], Any] = nullcontext,
+    scaler: torch.amp.GradScaler | None = None,
+    data: Sequence[Any] | None = None,
+    mean_gradients: Callable[[nn.Module], None] | None = None,
+) -> None:
+    """
+    Distillation as one would write it out: no handler, no hooks of ours, no events. ``distillation`` gets the maps of
+    all layers of both networks (the logits as ``"head"``), the label and the epochs done, and returns weighted terms.
+    """
+    scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
+    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+    maps: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    handles = []
+    for network, own in zip((student, teacher), maps):
+        network.relu.inplace = False
+        for name, module in network.named_children():
+            handles.append(module.register_forward_hook(lambda m, i, output, own=own, name=name: own.update({name: output})))
+    optimizer = adam([*student.parameters(), *(p for adapter in adapters for p in adapter.parameters())])
+    batches = list(DataLoader(make_data() if data is None else data, batch_size=2))
+    student.train()
+    for step in range(epochs * len(batches)):
+        batch = batches[step % len(batches)]
+        if step % accumulation == 0:
+            optimizer.zero_grad(set_to_none=False)
+        with autocast():
+            logits = student(batch["image"])
+            with torch.no_grad():
+                teacher(batch["image"])
+            loss = segmentation_loss(logits, batch["label"])
+        loss = loss if supervised_weight == 1 else supervised_weight * loss
+        for term in distillation(maps[0], maps[1], batch["label"], step / len(batches)):
+            loss = loss + term
+        scaler.scale(loss / accumulation if accumulation > 1 else loss).backward()
+        if mean_gradients is not None:
+            mean_gradients(student)
+            for adapter in adapters:
+                mean_gradients(adapter)
+        if (step + 1) % accumulation == 0:
+            scaler.step(optimizer)
+            scaler.update()
+    for handle in handles:
+        handle.remove()
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights and buffers, bit for bit."""
+    first, second = one.state_dict(), other.state_dict()
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)

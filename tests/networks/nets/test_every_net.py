@@ -1,0 +1,353 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Laws that hold for every network of monai_kd.networks.nets that segments CT slices."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from monai.networks import convert_to_onnx, convert_to_torchscript
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_kd.networks.nets import ENet, RAUNet
+
+
+def enet_without_its_fifth(network: nn.Module) -> nn.Module:
+    """The block that EMKD's ENet builds and never calls becomes the identity: an empty branch, and a slope of 1."""
+    fifth = network.encoder.stage3[4]
+    last_norm = fifth.branch[-1].adn.N
+    nn.init.zeros_(last_norm.weight), nn.init.zeros_(last_norm.bias), nn.init.ones_(fifth.act.weight)
+    return network
+
+
+class Net(NamedTuple):
+    """What is known of a network, and from where."""
+
+    build: Callable[..., nn.Module]
+    divisor: int
+    parameters: int  # of the released code of EMKD (943c9dc), 2 classes
+    paper_parameters: float  # EMKD, Table II
+    flops: float  # 2 x multiply-accumulate at 1 x 1 x 384 x 384, ours
+    paper_flops: float  # EMKD, Table II
+    features: dict[str, tuple[int, ...]]  # low and high of EMKD for an input of 384 x 384
+    unused: str  # a block that the released code builds and does not call
+    as_released: Callable[[nn.Module], nn.Module]
+    released_rms: tuple[float, float, float]  # low, high and log-probabilities of the released code, see `numbered`
+
+
+NETS = {
+    "ENet": Net(
+        build=ENet,
+        divisor=8,
+        parameters=353_761,
+        paper_parameters=0.353e6,
+        flops=2.128e9,
+        paper_flops=2.03e9,
+        features={"encoder.stem": (1, 16, 192, 192), "encoder.stage3": (1, 128, 48, 48)},
+        unused="encoder.stage3.4",
+        as_released=enet_without_its_fifth,
+        released_rms=(0.46649174945644245, 2.0984899316944388, 0.7048314999698992),
+    ),
+    "RAUNet": Net(
+        build=RAUNet,
+        divisor=32,
+        parameters=22_143_394,
+        paper_parameters=22.1e6,
+        flops=26.462e9,
+        paper_flops=24.81e9,
+        features={"encoder.stem": (1, 64, 192, 192), "encoder.stage2": (1, 128, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.37655713800640606, 1.2330686449291324, 0.7057470683882354),
+    ),
+}
+
+
+def numbered(network: nn.Module, image: torch.Tensor, unused: str) -> nn.Module:
+    """Fills the layers of a network, in the order they are called, from numpy's frozen generator: seed = position."""
+    called: list[nn.Module] = []
+    skipped = {id(module) for name, module in network.named_modules() if name.startswith(unused)}
+    leaves = [m for m in network.modules() if not list(m.children()) and list(m.parameters()) and id(m) not in skipped]
+    hooks = [leaf.register_forward_hook(lambda module, *_: called.append(module)) for leaf in leaves]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    for seed, leaf in enumerate(called):
+        random = np.random.RandomState(seed)
+        draw = {name: random.uniform(-1, 1, tensor.shape) for name, tensor in sorted(leaf.state_dict().items())}
+        for name, tensor in leaf.state_dict().items():
+            spread = (3 / tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.2
+            centre = float(name == "running_var" or (name == "weight" and isinstance(leaf, nn.BatchNorm2d)))
+            tensor.copy_(torch.from_numpy(np.asarray(centre + spread * draw[name])))
+    return network
+
+
+@pytest.fixture(scope="module", params=list(NETS))
+def net(request: pytest.FixtureRequest) -> Net:
+    return NETS[request.param]
+
+
+@pytest.fixture(scope="module")
+def network(net: Net) -> nn.Module:
+    """In eval, with normalisation that does something; nobody may change it."""
+    torch.manual_seed(0)
+    network = net.build(in_channels=1, out_channels=3).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1), nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    """Two slices of noise, not of constant air, where rounding would decide what ENet's pooling calls the maximum."""
+    return torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def test_values_of_the_released_code(net: Net) -> None:
+    """The numbers were computed by EMKD's networks/ENet.py and RAUNet.py at 943c9dc, filled in the same way."""
+    image = torch.from_numpy(np.random.RandomState(0).uniform(size=(2, 1, 64, 96)))
+    features = []
+    with torch.no_grad():
+        network = net.as_released(numbered(net.build().double().eval(), image, net.unused))
+        for path in net.features:
+            network.get_submodule(path).register_forward_hook(lambda *hooked: features.append(hooked[2]))
+        logits = network(image)
+    if net.build is RAUNet:  # returns log-probabilities in the released code
+        logits = logits.log_softmax(1)
+    rms = [tensor.square().mean().sqrt().item() for tensor in (*features, logits)]
+    assert rms == pytest.approx(net.released_rms, rel=1e-9)
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_parameters_of_the_paper(net: Net, in_channels: int) -> None:
+    with torch.device("meta"):
+        network = net.build(in_channels=in_channels)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert parameters == net.parameters
+    assert parameters == pytest.approx(net.paper_parameters, rel=0.01)
+
+
+def test_flops_of_the_paper(net: Net) -> None:
+    with torch.device("meta"):
+        network, image = net.build().eval(), torch.zeros(1, 1, 384, 384)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    assert counter.get_total_flops() == pytest.approx(net.flops, rel=1e-3)
+    assert counter.get_total_flops() == pytest.approx(net.paper_flops, rel=0.1)
+
+
+def test_feature_layers_of_emkd(net: Net) -> None:
+    with torch.device("meta"):
+        network, image = net.build().eval(), torch.zeros(1, 1, 384, 384)
+    shapes = {}
+    for path in net.features:
+        network.get_submodule(path).register_forward_hook(
+            lambda module, inputs, output, path=path: shapes.update({path: tuple(output.shape)})
+        )
+    network(image)
+    assert shapes == net.features
+
+
+def test_no_output_of_a_layer_is_rewritten(net: Net, network: nn.Module, image: torch.Tensor) -> None:
+    outputs = []
+
+    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            outputs.append((module, output, output._version))
+
+    hooks = [module.register_forward_hook(keep) for module in network.modules()]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    assert len(outputs) > 50
+    assert [type(module) for module, output, version in outputs if output._version != version] == []
+
+
+def test_gradient_reaches_every_parameter(net: Net) -> None:
+    torch.manual_seed(0)
+    network = net.build().train()
+    network(torch.rand(4, 1, 64, 64)).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    # a bias in front of a batch normalisation has, in exact arithmetic, no gradient
+    dead = [name for name, p in network.named_parameters() if p.grad.abs().max() == 0 and not name.endswith("bias")]
+    assert dead == []
+
+
+def test_batch_of_one_trains(net: Net) -> None:
+    torch.manual_seed(0)
+    network = net.build().train()
+    network(torch.rand(1, 1, 64, 64)).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def test_same_seed_same_weights(net: Net) -> None:
+    def weights(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        return net.build().state_dict()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(
+        first["encoder.stem.0.weight" if net.build is RAUNet else "encoder.stem.conv.conv.weight"],
+        other["encoder.stem.0.weight" if net.build is RAUNet else "encoder.stem.conv.conv.weight"],
+    )
+
+
+def test_images_of_a_batch_do_not_mix(network: nn.Module, image: torch.Tensor) -> None:
+    torch.testing.assert_close(network(image), torch.cat([network(image[:1]), network(image[1:])]))
+
+
+def test_single_channel_is_three_equal_ones(net: Net, network: nn.Module, image: torch.Tensor) -> None:
+    colour = net.build(in_channels=3, out_channels=3).eval()
+    colour.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network(image), colour(image.expand(-1, 3, -1, -1)))
+
+
+def test_other_numbers_of_channels(net: Net) -> None:
+    logits = net.build(in_channels=4, out_channels=5).eval()(torch.rand(1, 4, 64, 64))
+    assert logits.shape == (1, 5, 64, 64)
+
+
+def distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative, over the whole map: rounding may move single maxima of ENet's pooling to a neighbour."""
+    assert logits.isfinite().all()
+    return ((logits.float() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.2)])
+def test_half_precision(network: nn.Module, image: torch.Tensor, dtype: torch.dtype, tolerance: float) -> None:
+    half = copy.deepcopy(network).to(dtype)(image.to(dtype))
+    assert half.dtype is dtype
+    assert distance(half, network(image)) < tolerance
+
+
+def test_autocast(network: nn.Module, image: torch.Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(image)
+    assert half.dtype is torch.bfloat16
+    assert distance(half, network(image)) < 0.2
+
+
+def test_channels_last(network: nn.Module, image: torch.Tensor) -> None:
+    last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    logits = last(image.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits, network(image), rtol=1e-4, atol=1e-5)
+
+
+def test_deterministic_algorithms(network: nn.Module, image: torch.Tensor) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(network(image), network(image))
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_meta_tensor(network: nn.Module, image: torch.Tensor) -> None:
+    logits = network(MetaTensor(image))
+    assert isinstance(logits, MetaTensor)
+    assert torch.equal(logits.as_tensor(), network(image))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 3), st.integers(33, 200), st.integers(33, 200))
+def test_logits_have_the_size_of_the_image(net: Net, batch: int, height: int, width: int) -> None:
+    with torch.device("meta"):
+        network = net.build(out_channels=4).eval()
+        assert network(torch.zeros(batch, 1, height * net.divisor, width * net.divisor)).shape == (
+            batch,
+            4,
+            height * net.divisor,
+            width * net.divisor,
+        )
+        if height % net.divisor or width % net.divisor:
+            with pytest.raises(ValueError, match=f"divisible by {net.divisor}, but got {height} and {width}; pad by"):
+                network(torch.zeros(batch, 1, height, width))
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_torchscript(network: nn.Module, image: torch.Tensor, trace: bool, tmp_path) -> None:
+    path = tmp_path / "network.ts"
+    convert_to_torchscript(network, filename_or_obj=str(path), inputs=[image], use_trace=trace)
+    scripted = torch.jit.load(str(path))
+    for size in (image, image[:1], image[:, :, :32, :64]):
+        torch.testing.assert_close(scripted(size), network(size), rtol=0, atol=1e-4)
+
+
+def test_torchscript_keeps_the_check(net: Net, network: nn.Module) -> None:
+    scripted = torch.jit.script(network)
+    with pytest.raises(torch.jit.Error, match=f"divisible by {net.divisor}, but got 60 and 64"):
+        scripted(torch.zeros(1, 1, 60, 64))
+
+
+def test_compile(network: nn.Module, image: torch.Tensor) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(network), backend="aot_eager", fullgraph=True)
+    for size in (image, image[:, :, :32, :64]):  # the second compiles with symbolic sizes
+        torch.testing.assert_close(compiled(size), network(size), rtol=0, atol=1e-4)
+
+
+def test_compile_keeps_the_check(net: Net, network: nn.Module) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(network), backend="aot_eager")
+    with pytest.raises(ValueError, match=f"divisible by {net.divisor}, but got 60 and 64"):
+        compiled(torch.zeros(1, 1, 60, 64))
+
+
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_onnx(network: nn.Module, image: torch.Tensor, dynamo: bool, tmp_path) -> None:
+    for module in ("onnx", "onnxscript"):
+        pytest.importorskip(module)
+    runtime = pytest.importorskip("onnxruntime")
+    path = str(tmp_path / "network.onnx")
+    convert_to_onnx(
+        network,
+        [image[:1]],
+        filename=path,
+        input_names=["image"],
+        output_names=["pred"],
+        dynamic_axes={"image": {0: "batch", 2: "height", 3: "width"}},
+        dynamo=dynamo,
+    )
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size in (image, image[:1], image[:, :, :32, :64]):
+        logits = torch.from_numpy(session.run(["pred"], {"image": size.numpy()})[0])
+        torch.testing.assert_close(logits, network(size), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 3, 64, 64), r"`image` must be \(B, 1, H, W\), but got \[1, 3, 64, 64\]; set `in_channels`"),
+        ((1, 1, 64, 64, 64), r"`image` must be \(B, 1, H, W\), but got \[1, 1, 64, 64, 64\].*SliceInferer"),
+        ((1, 64, 64), r"`image` must be \(B, 1, H, W\), but got \[1, 64, 64\]"),
+    ],
+)
+def test_image_must_fit(network: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("argument", ["in_channels", "out_channels"])
+def test_channels_must_be_positive(net: Net, argument: str) -> None:
+    with pytest.raises(ValueError, match=f"`{argument}` must be 1 or more, but got 0"):
+        net.build(**{argument: 0})
