@@ -154,7 +154,7 @@ def _bind(verb: str, function: Callable[..., Any], words: list[str]) -> tuple[tu
         flag = word[2:].partition("=")[0].replace("-", "_")
         if word.startswith("--") and flag not in names and flag.removeprefix("no") not in names:
             takes = ", ".join(f"--{name}" for name in names)
-            raise UsageError(f"`{verb}` takes {takes}, but got --{flag}{_nearest(flag, names, '--')}.")
+            raise UsageError(f"`{verb}` takes {takes}, but got --{flag}{_nearest(flag, [*names, 'help'], '--')}.")
     bound: list[tuple[tuple, dict[str, Any]]] = []
 
     @functools.wraps(function)

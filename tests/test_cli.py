@@ -93,6 +93,7 @@ def test_words_become_arguments(words, call, verb, capsys):
     [
         ("grwo", "`verb` must be one of grow, but got 'grwo' (did you mean grow?)"),
         ("grow --sead 3", "`grow` takes --folders, --output, --seed, --quick, but got --sead (did you mean --seed?)"),
+        ("grow --hlp", "but got --hlp (did you mean --help?)."),
         ("grow --zzz=3", "but got --zzz."),
     ],
 )

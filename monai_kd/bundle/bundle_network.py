@@ -19,7 +19,9 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_kd.bundle.locate import locate_bundle
-from monai_kd.networks.load_network import CONFIGS
+
+# the others are overlays, which hold nothing that stands alone
+CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in ("json", "yaml", "yml")]
 
 
 def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Module:
@@ -31,7 +33,7 @@ def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Modul
     Args:
         bundle: folder of the bundle, or the name of one that ships with monai_kd.
         network: id of the network in the configuration: ``network_def`` is the one the bundle is for, ``teacher_def``
-            the one it learns from. Sought in ``configs/inference``, ``evaluate`` and ``train``, in that order.
+            the one it learns from. Sought in ``configs/inference``, then in ``configs/train``.
 
     Raises:
         FileNotFoundError: when there is no such bundle.

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from monai_kd.data.find_volumes import find_volumes
 from monai_kd.data.folder_cases import folder_cases
 from monai_kd.data.k_fold import hold_out, k_fold
 from monai_kd.data.kits19 import kits19_cases
@@ -26,6 +27,7 @@ from monai_kd.data.write_dicom_series import write_dicom_series
 __all__ = [
     "CTPhantom",
     "ct_phantom",
+    "find_volumes",
     "folder_cases",
     "hold_out",
     "k_fold",

@@ -49,8 +49,11 @@ def folder_cases(
 
     Example::
 
-        >>> folder_cases("headneck", split="train")  # doctest: +SKIP
-        [{'image': 'headneck/images/a.nii.gz', 'label': 'headneck/masks/a.nii.gz', 'case': 'a'}, ...
+        >>> import tempfile
+        >>> from monai_kd.data import write_phantoms
+        >>> folder = write_phantoms(tempfile.mkdtemp(), "folder", num_cases=2, size=32, num_slices=4, progress=False)
+        >>> [case["case"] for case in folder_cases(folder)]
+        ['phantom_000', 'phantom_001']
     """
     root = Path(folder).expanduser()
     images = _stems(root / "images")

@@ -97,7 +97,7 @@ def hold_out(
     groups = _groups(cases, group_key)
     number = max(1, round(fraction * len(groups))) if fraction > 0 else 0
     if number >= len(groups):
-        raise ValueError(f"`cases` must leave a `{group_key}` to train on, but got {len(groups)} and {number} held out.")
+        raise ValueError(f"`cases` must leave a `{group_key}` to train on, but got {number} of {len(groups)} held out.")
     shuffled = partition_dataset(groups, num_partitions=1, shuffle=True, seed=seed)[0]
     return {"train": _of(cases, shuffled[number:], group_key), "validation": _of(cases, shuffled[:number], group_key)}
 

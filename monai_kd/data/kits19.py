@@ -40,8 +40,11 @@ def kits19_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] 
 
     Example::
 
-        >>> kits19_cases("kits19/data")  # doctest: +SKIP
-        [{'image': 'kits19/data/case_00000/imaging.nii.gz', 'label': ..., 'case': 'case_00000'}, ...
+        >>> import tempfile
+        >>> from monai_kd.data import write_phantoms
+        >>> folder = write_phantoms(tempfile.mkdtemp(), "kits19", num_cases=2, size=32, num_slices=4, progress=False)
+        >>> [case["case"] for case in kits19_cases(folder)]
+        ['case_00000', 'case_00001']
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` must be train or test, but got {split!r}.")

@@ -47,8 +47,11 @@ def lits_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] = 
 
     Example::
 
-        >>> lits_cases("LiTS")  # doctest: +SKIP
-        [{'image': 'LiTS/volume-0.nii', 'label': 'LiTS/segmentation-0.nii', 'case': 'volume-0'}, ...
+        >>> import tempfile
+        >>> from monai_kd.data import write_phantoms
+        >>> folder = write_phantoms(tempfile.mkdtemp(), "lits", num_cases=2, size=32, num_slices=4, progress=False)
+        >>> [case["case"] for case in lits_cases(folder)]
+        ['volume-0', 'volume-1']
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` must be train or test, but got {split!r}.")

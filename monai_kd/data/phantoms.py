@@ -37,7 +37,7 @@ class CTPhantom(NamedTuple):
 
 
 class _Canvas:
-    """The volume that a phantom is painted on; x to the left, y to the back, z to the head, all in mm from the centre."""
+    """The volume that a phantom is painted on; x to the left, y to the back, z to the head, in mm from the centre."""
 
     def __init__(self, size: int, num_slices: int, spacing: tuple[float, float, float], seed: int) -> None:
         self.random = np.random.RandomState(seed)
@@ -75,8 +75,8 @@ class _Canvas:
 def ct_phantom(seed: int, size: int = 96, num_slices: int = 20, organ: str = "liver") -> CTPhantom:
     """
     Generates an abdominal CT: a body with fat, spine, kidneys, spleen, stomach, bowel with gas, vessels and a gall
-    bladder, an irregular organ (label 1) and in it one to four irregular tumours (label 2) that are 20 to 40 HU darker, under
-    noise and texture of about 17 HU. Made for demonstrations and tests: it looks like CT to a network, not to a radiologist.
+    bladder, an irregular organ (label 1) and in it up to five irregular tumours (label 2) that are 20 to 40 HU darker,
+    under noise and texture. Made for demonstrations and tests: it looks like CT to a network, not to a radiologist.
 
     Spleen and muscle are as bright as the liver, bowel and gall bladder as dark as its tumours, and the liver has dark
     clefts that are no tumours: shape and place decide, which small networks learn worse than large ones.
@@ -203,8 +203,8 @@ def write_phantoms(
 ) -> Path:
     """
     Writes phantoms in the layout of a data set, for :py:func:`monai_kd.data.lits_cases`,
-    :py:func:`monai_kd.data.kits19_cases` or :py:func:`monai_kd.data.folder_cases`. The number of slices varies by a fifth
-    between cases, as does their spacing.
+    :py:func:`monai_kd.data.kits19_cases` or :py:func:`monai_kd.data.folder_cases`. The number of slices and the spacing
+    vary between cases.
 
     Args:
         folder: where to write; made when absent.
@@ -224,7 +224,10 @@ def write_phantoms(
 
     Example::
 
-        >>> write_phantoms("phantoms", layout="kits19", num_cases=4, organ="kidney")  # doctest: +SKIP
+        >>> import tempfile
+        >>> folder = write_phantoms(tempfile.mkdtemp(), "kits19", num_cases=2, size=32, num_slices=4, progress=False)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['case_00000', 'case_00001']
     """
     if layout not in LAYOUTS:
         raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, but got {layout!r}.")

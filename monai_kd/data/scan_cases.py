@@ -146,13 +146,13 @@ class _Scanner:
         return {"num_slices": int(shape[axis]), "labels": {str(value): where[value] for value in where}}
 
 
-def _check_grids(shape: tuple[int, ...], affine: np.ndarray, label: Volume, geometry_key: str | None) -> None:
+def _check_grids(shape: Sequence[int], affine: np.ndarray, label: Volume, geometry_key: str | None) -> None:
     if tuple(shape) != tuple(label.array.shape):
-        raise ValueError(f"the label must have the image's shape, but got {tuple(label.array.shape)} and {tuple(shape)}")
+        raise ValueError(f"the label must have the image's shape, but got {label.array.shape} and {shape}")
     if geometry_key is None and not np.allclose(affine, label.affine, atol=1e-3):
         raise ValueError(
             f"the label must have the image's affine, but got {np.round(label.affine[:3], 3).tolist()} and "
-            f"{np.round(affine[:3], 3).tolist()}; if the arrays correspond voxel by voxel, pass `geometry_key=\"image\"`"
+            f"{np.round(affine[:3], 3).tolist()}; if the arrays correspond all the same, pass `geometry_key=\"image\"`"
         )
 
 
@@ -169,9 +169,9 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
     return {value: sorted(where[value]) for value in sorted(where)}
 
 
-def _header(image: Path, read: Any) -> tuple[tuple[int, ...], np.ndarray]:
+def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
     if image.name.endswith((".nii", ".nii.gz")):
-        header = nibabel.load(image)
+        header: Any = nibabel.load(image)
         return header.shape, np.asarray(header.affine)
     volume = read(image)
     return volume.array.shape, volume.affine

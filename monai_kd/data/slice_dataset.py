@@ -81,7 +81,7 @@ def slice_dataset(
         dataset = PersistentDataset(items, transform, cache_dir, hash_transform=pickle_hashing)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            "`transform` must be picklable up to the first random one, because the names of cached slices depend on it, "
+            "`transform` must be picklable up to the first random one, because a cached slice's name depends on it, "
             f"but got {error}; replace a lambda by a named transform, or use `cache=\"memory\"`."
         ) from error
     _fill(dataset, progress)
@@ -91,7 +91,7 @@ def slice_dataset(
 def _fill(dataset: PersistentDataset, progress: bool) -> None:
     count = len(dataset.data)
     first = 0
-    if distributed.is_available() and distributed.is_initialized():  # each rank starts elsewhere and skips what is there
+    if distributed.is_available() and distributed.is_initialized():  # ranks start elsewhere and skip what is there
         first = count * distributed.get_rank() // distributed.get_world_size()
     for index in progress_bar(range(count), "Caching slices", count, progress):
         item = dataset.data[(first + index) % count]

@@ -79,9 +79,7 @@ def slice_list(
     scans = scan_cases(cases, geometry_key, check_images, cache_dir, progress=progress)
     items = []
     for case, scan in zip(cases, scans):
-        chosen = range(scan["num_slices"])
-        if keep == "foreground":
-            chosen = _chosen(scan, wanted, background_step)
+        chosen = _chosen(scan, wanted, background_step) if keep == "foreground" else range(scan["num_slices"])
         items += [{"case": case_name(case), **case, "slice": index, "stamp": scan["stamp"]} for index in chosen]
     if not items:
         raise ValueError(f"`cases` must hold slices to keep, but got none of {len(cases)} cases with keep={keep!r}.")

@@ -48,7 +48,10 @@ def write_dicom_series(folder: PathLike, image: np.ndarray, affine: np.ndarray, 
 
     Example::
 
-        >>> write_dicom_series("series", np.full((64, 64, 20), -1000), np.diag([-1.0, -1.0, 3.0, 1.0]))  # doctest: +SKIP
+        >>> import tempfile
+        >>> volume, affine = np.full((64, 64, 20), -1000), np.diag([-1.0, -1.0, 3.0, 1.0])
+        >>> len(write_dicom_series(tempfile.mkdtemp(), volume, affine))
+        20
     """
     volume = np.rint(np.asarray(image)).astype(np.int64)
     if volume.ndim != 3 or volume.min() < INTERCEPT or volume.max() > INTERCEPT + 65535:

@@ -61,12 +61,12 @@ class DistillationMonitor:
         self.interval = interval
         self.drown_ratio = drown_ratio
         self._warned: set[str] = set()
-        self._extremes: list[torch.Tensor] = []
+        self._seen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def start(self) -> None:
         """Forget what an earlier run has seen."""
         self._warned.clear()
-        self._extremes.clear()
+        self._seen = None
 
     def due(self, iteration: int) -> bool:
         """Whether the gradients are measured in this iteration, the first being 1."""
@@ -117,27 +117,26 @@ class DistillationMonitor:
     def see(self, logits: torch.Tensor, label: torch.Tensor | None) -> None:
         """Note which classes a batch's prediction and label hold; nothing is copied from the device yet."""
         logits, label = plain(logits), None if label is None else plain(label)
-        predicted = (logits > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
-        label = predicted if label is None else label.argmax(dim=1) if label.shape[1] > 1 else label
-        extremes = torch.stack([x.to(torch.float32) for x in (*predicted.aminmax(), *label.aminmax())])
-        if self._extremes:
-            low, high = torch.minimum(self._extremes[0], extremes), torch.maximum(self._extremes[0], extremes)
-            extremes = torch.stack([low[0], high[1], low[2], high[3]])
-        self._extremes = [extremes]
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        highest = logits >= logits.amax(dim=1, keepdim=True)  # as argmax, which is slow over channels
+        predicted = highest.flatten(2).any(dim=2).any(dim=0)
+        low, high = (label.argmax(dim=1) if label.shape[1] > 1 else label).aminmax() if label is not None else (0.0, 0.0)
+        extremes = torch.stack([torch.as_tensor(x, device=logits.device, dtype=torch.float32) for x in (low, high)])
+        if self._seen is not None:
+            predicted = predicted | self._seen[0]
+            extremes = torch.stack([torch.minimum(extremes[0], self._seen[1][0]), torch.maximum(extremes[1], self._seen[1][1])])
+        self._seen = (predicted, extremes)
 
     def end_epoch(self, epoch: int, names: Sequence[str]) -> None:
-        """
-        Warn if the epoch's predictions were of a single class while its labels were not.
-
-        Args:
-            epoch: the epoch that ends.
-            names: the terms that counted in it; without one the warning has no remedy to offer and is left out.
-        """
-        if self._extremes:
-            low, high, label_low, label_high = self._extremes.pop().tolist()
-            if low == high and label_low != label_high and names:
-                warnings.warn(
-                    f"the student predicted class {int(low)} alone in all of epoch {epoch}, while the labels hold "
-                    f"others. If it stays so, the terms ({', '.join(names)}) drown the supervised loss: {REMEDY}.",
-                    stacklevel=2,
-                )
+        """Warn if the epoch's predictions were of a single class while its labels were not."""
+        if self._seen is None:
+            return
+        predicted, (label_low, label_high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1].tolist()
+        self._seen = None
+        if len(predicted) == 1 and label_low != label_high:
+            warnings.warn(
+                f"the student predicted class {predicted[0]} alone in all of epoch {epoch}, while the labels hold "
+                f"others. If it stays so, the terms ({', '.join(names)}) drown the supervised loss: {REMEDY}.",
+                stacklevel=2,
+            )

@@ -125,9 +125,12 @@ class ImportanceMapLoss(nn.Module):
             return mask.shape[2] * class_balanced_mean(difference, mask)
 
     def _importance(self, feature: torch.Tensor) -> torch.Tensor:
-        if self.exponent % 2:  # an even power needs no absolute value, nor the memory to differentiate it
-            feature = feature.abs()
-        importance = feature.pow(self.exponent).mean(dim=1).flatten(start_dim=1)
+        importance = self._power(feature).mean(dim=1).flatten(start_dim=1)
         # the normalised map does not change with its scale; near 1, neither its square nor the epsilon can spoil it
         scale = importance.detach().amax(dim=1, keepdim=True)
         return F.normalize(importance / scale.where(scale > 1e-30, 1.0), dim=1)
+
+    def _power(self, feature: torch.Tensor) -> torch.Tensor:
+        if self.exponent == 4:  # twice squared: many times faster than a general power, which matters at each step
+            return feature.square().square()
+        return (feature.abs() if self.exponent % 2 else feature).pow(self.exponent)

@@ -97,8 +97,11 @@ class RegionAffinityLoss(nn.Module):
         student, teacher = as_inputs(student, teacher)
         with autocast_disabled(student):
             mask = one_hot_label(label, student, self.num_classes, "`RegionAffinityLoss`")
-            affinity_student, in_student = self._affinity(student, mask)  # (B, pairs)
-            affinity_teacher, in_teacher = self._affinity(teacher, mask)
+            mask_student = resize(mask, student.shape[2:], self.mask_resize)  # each map by a mask of its own size
+            same_size = student.shape[2:] == teacher.shape[2:]
+            mask_teacher = mask_student if same_size else resize(mask, teacher.shape[2:], self.mask_resize)
+            affinity_student, in_student = self._affinity(student, mask_student)  # (B, pairs)
+            affinity_teacher, in_teacher = self._affinity(teacher, mask_teacher)
             present = in_student & in_teacher
             difference = (affinity_student - affinity_teacher) * present
             if not self.vector:
@@ -109,7 +112,7 @@ class RegionAffinityLoss(nn.Module):
 
     def _affinity(self, feature: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cosine of each pair of classes and whether both are there, each (B, pairs)."""
-        mask = resize(mask, feature.shape[2:], self.mask_resize).flatten(start_dim=2)  # (B, K, voxels)
+        mask = mask.flatten(start_dim=2)  # (B, K, voxels)
         count = mask.sum(dim=2, keepdim=True)
         share = mask / count.where(count > 0, 1.0)
         region = share @ feature.flatten(start_dim=2).transpose(1, 2)  # (B, K, C)

@@ -21,12 +21,12 @@ from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
 
 __all__ = [
     "CT_WINDOWS",
+    "TASKS",
     "CTWindow",
     "CTWindowd",
     "CopyAffined",
     "LoadSlice",
     "LoadSliced",
-    "TASKS",
     "TaskLabeld",
     "check_hounsfield",
     "hounsfield_problem",

@@ -14,11 +14,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from monai.config import NdarrayOrTensor
 from monai.utils import convert_to_tensor
 
-AIR = -1000.0
 PADDING = -1100.0  # below air nothing is tissue: scanners mark what lies outside their field with -1024, -2000, -3024
 TISSUE = -20.0  # an uncropped CT slice shows air (-1000) or at least fat (about -100)
 LARGEST = 32767.0  # extended CT scale, 16 bits
@@ -72,7 +70,7 @@ def check_hounsfield(
 
     Example::
 
-        >>> check_hounsfield(torch.tensor([-1000.0, -80.0, 60.0]))
+        >>> check_hounsfield(np.array([-1000.0, -80.0, 60.0]))
     """
     low, high = hounsfield_range(image)
     problem = hounsfield_problem(low, high, cropped)
@@ -116,4 +114,4 @@ def hounsfield_problem(low: float, high: float, cropped: bool = False) -> str | 
         guess = "an 8-bit picture; read the CT volume (DICOM, NIfTI) instead of an export"
     else:
         guess = "stored values without rescale; apply RescaleSlope and RescaleIntercept (MONAI's DICOM readers do)"
-    return f"{found}, without air ({AIR:g}) or fat (-100): {guess}, or pass `check_hu=False` if it is known to be in HU."
+    return f"{found}, without air (-1000) or fat (-100): {guess}, or pass `check_hu=False` if it is known to be in HU."

@@ -42,7 +42,8 @@ class CopyAffined(MapTransform):
 
     Example::
 
-        >>> image, label = MetaTensor(torch.zeros(1, 2, 2, 2), affine=2 * torch.eye(4)), MetaTensor(torch.ones(1, 2, 2, 2))
+        >>> image = MetaTensor(torch.zeros(1, 2, 2, 2), affine=2 * torch.eye(4))
+        >>> label = MetaTensor(torch.ones(1, 2, 2, 2))
         >>> CopyAffined("label", "image")({"image": image, "label": label})["label"].affine[0, 0].item()
         2.0
     """

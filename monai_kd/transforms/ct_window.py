@@ -68,7 +68,7 @@ class CTWindow(Transform):
 
         >>> import torch
         >>> CTWindow("liver")(torch.tensor([[-1000.0, -40.0, 60.0, 160.0, 900.0]]))
-        tensor([[0.0000, 0.0000, 0.5000, 1.0000, 1.0000]])
+        metatensor([[0.0000, 0.0000, 0.5000, 1.0000, 1.0000]])
     """
 
     backend = [TransformBackends.TORCH]
@@ -107,7 +107,7 @@ class CTWindowd(MapTransform):
 
         >>> import torch
         >>> CTWindowd("image", level=40, width=400)({"image": torch.tensor([[-1000.0, 40.0]])})
-        {'image': tensor([[0.0000, 0.5000]])}
+        {'image': metatensor([[0.0000, 0.5000]])}
     """
 
     backend = CTWindow.backend

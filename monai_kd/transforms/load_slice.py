@@ -73,8 +73,11 @@ class LoadSlice(Transform):
 
     Example::
 
-        >>> loader = LoadSlice()
-        >>> loader("volume-0.nii", 40)  # doctest: +SKIP
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "ct.nii")
+        >>> nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-1.0, -1.0, 2.0, 1.0])), file)
+        >>> LoadSlice()(file, 2).shape
+        torch.Size([1, 4, 5])
     """
 
     def __init__(self, reader: str | None = None, dtype: DtypeLike = np.float32, num_volumes: int = 2) -> None:
@@ -119,8 +122,9 @@ class LoadSlice(Transform):
             volume = _lazy_nifti(path) if path.suffix == ".nii" else None
             return volume if volume is not None else self._decode(path)
         except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise RuntimeError(f"{path} cannot be read: {type(error).__name__}: {reason[-1] if reason else ''}") from error
+            lines = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {lines[-1] if lines else ''}"
+            raise RuntimeError(f"{path} cannot be read, {reason}") from error
 
     def _decode(self, path: Path) -> Volume:
         reader = self.reader if path.is_dir() or path.suffix.lower() in ("", ".dcm") else None
@@ -177,8 +181,11 @@ class LoadSliced(MapTransform):
 
     Example::
 
-        >>> load = LoadSliced(("image", "label"))
-        >>> load({"image": "volume-0.nii", "label": "segmentation-0.nii", "slice": 40})  # doctest: +SKIP
+        >>> load = LoadSliced(("image", "label"), dtype=["float32", "uint8"])
+        >>> load({"image": "volume-0.nii", "label": "segmentation-0.nii", "slice": 40})
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `filename` must be a file or a DICOM folder, but got volume-0.nii, which is not there.
     """
 
     def __init__(

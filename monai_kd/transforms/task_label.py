@@ -18,7 +18,7 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 from monai.config import DtypeLike, KeysCollection, NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, MapLabelValue
+from monai.transforms import MapLabelValue, MapTransform
 from monai.utils import ImageMetaKey
 
 # LiTS and KiTS19 alike: 0 background, 1 organ, 2 tumour inside the organ

@@ -31,5 +31,6 @@ def small_bundle(tmp_path) -> Path:
     (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1.0", "description": "two small nets"}))
     (folder / "configs" / "inference.json").write_text(json.dumps({"network_def": network(2)}))
     (folder / "configs" / "train.json").write_text(json.dumps(train))
+    (folder / "configs" / "evaluate.json").write_text(json.dumps({"validate::dataset::data": []}))  # an overlay
     (folder / "models" / "model.pt").write_bytes(b"weights")
     return folder

@@ -33,7 +33,7 @@ def test_copy_leaves_out_what_runs_produced(small_bundle, tmp_path):
     assert bundles("copy", str(small_bundle), str(copied)) == f"copied small to {copied}"
     assert {path.name for path in copied.iterdir()} == {"configs", "docs"}
     files = {str(path.relative_to(copied)) for path in copied.rglob("*") if path.is_file()}
-    assert files == {"configs/metadata.json", "configs/inference.json", "configs/train.json"}
+    assert files == {f"configs/{name}.json" for name in ("metadata", "inference", "train", "evaluate")}
 
 
 def test_copy_from_a_read_only_install_can_be_edited(small_bundle, tmp_path):

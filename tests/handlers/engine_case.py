@@ -27,52 +27,59 @@ from torch.utils.data import DataLoader
 from monai_kd.handlers import DistillationHandler, DistillationTerm
 from monai_kd.networks import Teacher
 
+Maps = dict[str, torch.Tensor]
+
 
 class Net(nn.Module):
-    """Two convolutions; what can go wrong in distillation is in between: batch norm, in-place ReLU, dropout."""
+    """Three convolutions and between them what can go wrong in distillation: batch norm, in-place ReLU, dropout."""
 
     def __init__(
-        self, channels: int = 4, classes: int = 2, dropout: float = 0.0, in_channels: int = 1, scales: int = 1, dims: int = 2
+        self, channels: int = 4, dropout: float = 0.0, scales: int = 1, dims: int = 2, classes: int = 2
     ) -> None:
         super().__init__()
         conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
-        self.encoder = conv(in_channels, channels, 3, padding=1)
+        self.encoder = conv(1, channels, 3, padding=1)
         self.norm = norm(channels)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
         self.middle = conv(channels, channels, 3, padding=1)
         self.head = conv(channels, classes, 1)
         self.scales = scales
+        self.dims = dims
 
     def forward(self, image: torch.Tensor) -> Any:
         feature = self.middle(self.dropout(self.relu(self.norm(self.encoder(image)))))
-        outputs = [self.head(feature[(..., *[slice(None, None, 2**i)] * (feature.ndim - 2))]) for i in range(self.scales)]
+        strides = [(..., *[slice(None, None, 2**i)] * self.dims) for i in range(self.scales)]
+        outputs = [self.head(feature[stride]) for stride in strides]
         return outputs if self.scales > 1 and self.training else outputs[0]
 
 
-def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+def seeded(build: Callable[[], nn.Module], seed: int = 0) -> Any:
     """A network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build()
 
 
-def teacher_net(**kwargs: Any) -> nn.Module:
+def teacher_net(**kwargs: Any) -> Any:
     """A teacher's network, with running statistics other than those of the student's data and active dropout."""
     network = seeded(lambda: Net(**({"channels": 6, "dropout": 0.5} | kwargs)), seed=1)
-    for module in network.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            module.running_mean.fill_(0.1)
-            module.running_var.fill_(2.0)
+    network.norm.running_mean.fill_(0.1)
+    network.norm.running_var.fill_(2.0)
     return network
 
 
-def make_data(length: int = 8, size: int = 16, dims: int = 2, seed: int = 2, classes: int = 2) -> list[dict[str, Any]]:
+def make_data(length: int = 8, size: int = 16, dims: int = 2, classes: int = 2) -> list[dict[str, torch.Tensor]]:
     """Images of noise, and labels that can be seen in them."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(2)
     images = [torch.randn(1, *[size] * dims, generator=generator) for _ in range(length)]
     edges = torch.linspace(-1, 1, classes + 1)[1:-1]
     return [{"image": image, "label": torch.bucketize(image, edges).float()} for image in images]
+
+
+def make_batches(**kwargs: Any) -> list[dict[str, torch.Tensor]]:
+    """The batches of one epoch of the case."""
+    return list(DataLoader(make_data(**kwargs), batch_size=2))
 
 
 def segmentation_loss(logits: Any, label: torch.Tensor) -> torch.Tensor:
@@ -91,9 +98,25 @@ def hint(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | Non
     return F.mse_loss(student, teacher)
 
 
-def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def adam(parameters: Iterable[Any]) -> torch.optim.Optimizer:
     """An optimizer that remembers, so that one wrong gradient shows in all later steps."""
     return torch.optim.Adam(parameters, lr=1e-2)
+
+
+def sgd(parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """An optimizer whose steps are as close as the gradients are, where those cannot be equal bit for bit."""
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+class On:
+    """A handler that calls a function at an event."""
+
+    def __init__(self, event: Any, call: Callable[[Any], Any]) -> None:
+        self.event, self.call = event, call
+
+    def attach(self, engine: Any) -> None:
+        """Register with an engine."""
+        engine.add_event_handler(self.event, lambda engine: self.call(engine))
 
 
 def make_trainer(
@@ -117,9 +140,12 @@ def make_trainer(
     )
 
 
-def distil(student: nn.Module, terms: Sequence[DistillationTerm], teacher: nn.Module | None = None, **kwargs: Any) -> Any:
+def distil(
+    student: nn.Module, terms: Sequence[DistillationTerm], teacher: nn.Module | None = None, **kwargs: Any
+) -> tuple[DistillationHandler, SupervisedTrainer]:
     """Train the student with a handler of these terms; returns the handler and the trainer."""
-    own = {key: kwargs.pop(key) for key in ("supervised_weight", "monitor_interval", "student") if key in kwargs}
+    options = ("supervised_weight", "monitor_interval", "drown_ratio", "student")
+    own = {key: kwargs.pop(key) for key in options if key in kwargs}
     handler = DistillationHandler(Teacher(teacher_net() if teacher is None else teacher), terms, **own)
     trainer = make_trainer(student, [handler, *kwargs.pop("handlers", ())], **kwargs)
     trainer.run()
@@ -127,32 +153,35 @@ def distil(student: nn.Module, terms: Sequence[DistillationTerm], teacher: nn.Mo
 
 
 def loop_by_hand(
-    student: nn.Module,
-    teacher: nn.Module,
-    distillation: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor, float], list[torch.Tensor]],
+    student: Any,
+    teacher: Any,
+    distillation: Callable[[Maps, Maps, torch.Tensor, float], list[torch.Tensor]],
     epochs: int = 2,
     adapters: Sequence[nn.Module] = (),
     supervised_weight: float = 1.0,
     accumulation: int = 1,
     autocast: Callable[[], Any] = nullcontext,
     scaler: torch.amp.GradScaler | None = None,
-    data: Sequence[Any] | None = None,
+    batches: Sequence[dict[str, torch.Tensor]] | None = None,
     mean_gradients: Callable[[nn.Module], None] | None = None,
+    make_optimizer: Callable[[Any], torch.optim.Optimizer] = adam,
 ) -> None:
     """
-    Distillation as one would write it out: no handler, no hooks of ours, no events. ``distillation`` gets the maps of
-    all layers of both networks (the logits as ``"head"``), the label and the epochs done, and returns weighted terms.
+    Distillation as one would write it out: no handler and no events. ``distillation`` gets the maps of all layers of
+    both networks (the logits as ``"head"``, the student's of several as ``"finest"``), the label and the epochs done,
+    and returns weighted terms.
     """
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
+    batches = make_batches() if batches is None else batches
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-    maps: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    maps: tuple[Maps, Maps] = ({}, {})
     handles = []
     for network, own in zip((student, teacher), maps):
         network.relu.inplace = False
         for name, module in network.named_children():
-            handles.append(module.register_forward_hook(lambda m, i, output, own=own, name=name: own.update({name: output})))
-    optimizer = adam([*student.parameters(), *(p for adapter in adapters for p in adapter.parameters())])
-    batches = list(DataLoader(make_data() if data is None else data, batch_size=2))
+            note = lambda module, inputs, output, own=own, name=name: own.update({name: output})  # noqa: E731
+            handles.append(module.register_forward_hook(note))
+    optimizer = make_optimizer([*student.parameters(), *(p for adapter in adapters for p in adapter.parameters())])
     student.train()
     for step in range(epochs * len(batches)):
         batch = batches[step % len(batches)]
@@ -160,6 +189,7 @@ def loop_by_hand(
             optimizer.zero_grad(set_to_none=False)
         with autocast():
             logits = student(batch["image"])
+            maps[0]["finest"] = logits if isinstance(logits, torch.Tensor) else logits[0]
             with torch.no_grad():
                 teacher(batch["image"])
             loss = segmentation_loss(logits, batch["label"])
@@ -167,15 +197,14 @@ def loop_by_hand(
         for term in distillation(maps[0], maps[1], batch["label"], step / len(batches)):
             loss = loss + term
         scaler.scale(loss / accumulation if accumulation > 1 else loss).backward()
-        if mean_gradients is not None:
-            mean_gradients(student)
-            for adapter in adapters:
-                mean_gradients(adapter)
+        for module in (student, *adapters) if mean_gradients is not None else ():
+            mean_gradients(module)
         if (step + 1) % accumulation == 0:
             scaler.step(optimizer)
             scaler.update()
     for handle in handles:
         handle.remove()
+    student.relu.inplace = True
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

@@ -39,9 +39,9 @@ class ENet(nn.Module):
     384 x 384 costs 2.13 GFLOPs, counted as 2 x multiply-accumulate by torch; the paper reports 2.03, the same counter
     gives 2.05 for the released code, and the bottleneck that it leaves out is the other 0.08.
 
-    Where the image is constant (air outside the body, after windowing), the four values of a pooling window differ by
-    rounding only, and so which of them is the maximum may depend on the device, the batch size or the export. The logits
-    there then differ by more than rounding: seen, 2% of their range, beside 1e-7 elsewhere.
+    Where the image is constant (windowed air), the values of a pooling window differ by rounding only, so that device,
+    batch size or export decide which is the maximum. Logits there then differ by more than rounding: by 2% of their
+    range in one measurement, with 1e-7 elsewhere.
 
     For distillation (EMKD, low and high), for an input of 384 x 384:
 

@@ -104,3 +104,14 @@ def test_only_whole_channels_are_dropped() -> None:
     per_channel = dropped.flatten(1).float().mean(1)
     assert set(per_channel.tolist()) == {0.0, 1.0}
     assert per_channel.mean().item() == pytest.approx(0.1, abs=0.06)
+
+
+@pytest.mark.slow
+def test_compile_with_inductor() -> None:
+    """The scatter of the unpooling and the positions it takes, with sizes that are not known in advance."""
+    torch.compiler.reset()
+    down, up = _filled(ENetDownsampling(8, 16)), _filled(ENetUpsampling(16, 8))
+    compiled = torch.compile(lambda x: up(*down(x)), fullgraph=True, dynamic=True)
+    for height, width in ((8, 12), (16, 6)):
+        x = torch.randn(2, 8, height, width)
+        torch.testing.assert_close(compiled(x), up(*down(x)))

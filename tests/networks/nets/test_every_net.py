@@ -205,11 +205,9 @@ def test_same_seed_same_weights(net: Net) -> None:
         return net.build().state_dict()
 
     first, again, other = weights(1), weights(1), weights(2)
+    stem = next(iter(first))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(
-        first["encoder.stem.0.weight" if net.build is RAUNet else "encoder.stem.conv.conv.weight"],
-        other["encoder.stem.0.weight" if net.build is RAUNet else "encoder.stem.conv.conv.weight"],
-    )
+    assert not torch.equal(first[stem], other[stem])
 
 
 def test_images_of_a_batch_do_not_mix(network: nn.Module, image: torch.Tensor) -> None:
@@ -302,8 +300,7 @@ def test_torchscript_keeps_the_check(net: Net, network: nn.Module) -> None:
 def test_compile(network: nn.Module, image: torch.Tensor) -> None:
     torch.compiler.reset()
     compiled = torch.compile(copy.deepcopy(network), backend="aot_eager", fullgraph=True)
-    for size in (image, image[:, :, :32, :64]):  # the second compiles with symbolic sizes
-        torch.testing.assert_close(compiled(size), network(size), rtol=0, atol=1e-4)
+    torch.testing.assert_close(compiled(image), network(image), rtol=0, atol=1e-4)
 
 
 def test_compile_keeps_the_check(net: Net, network: nn.Module) -> None:

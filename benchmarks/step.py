@@ -1,0 +1,162 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What distillation costs beside what it cannot do without: the teacher's forward pass and the student's own step.
+
+    python benchmarks/step.py                          # RA-UNet -> ENet at 384 x 384 with EMKD's three terms
+    python benchmarks/step.py --size 96 --batch 4 --rounds 5
+
+Both are measured in one run, in turns, in MONAI's trainer:
+
+- reference: teacher forward (no gradient, its output thrown away), then the student's plain step;
+- distillation: the student's step with `DistillationHandler`.
+
+The ratio is taken round by round; its median is what counts. Peak memory is measured in a process each (CPU: resident
+set above that of the process with both networks loaded) or by the allocator (GPU).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import fire
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.losses import DiceFocalLoss
+from monai.utils import set_determinism
+
+from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.losses import ImportanceMapLoss, KDLoss, RegionAffinityLoss
+from monai_kd.networks import Teacher
+from monai_kd.networks.nets import ENet, RAUNet
+
+STUDENT_LAYERS, TEACHER_LAYERS = ["encoder.stem", "encoder.stage3"], ["encoder.stem", "encoder.stage2"]
+KINDS = ("reference", "distillation")
+
+
+def _terms() -> list[DistillationTerm]:
+    layers = {"student_layer": STUDENT_LAYERS, "teacher_layer": TEACHER_LAYERS}
+    return [
+        DistillationTerm(KDLoss(temperature=4.0), 0.1, name="pmd"),
+        DistillationTerm(ImportanceMapLoss(), 0.9, name="imd", **layers),
+        DistillationTerm(RegionAffinityLoss(num_classes=2), 0.9, name="rad", **layers),
+    ]
+
+
+class _TeacherForward:
+    """The teacher's forward pass alone, before the student's step."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.STARTED, lambda engine: self.teacher.to(engine.state.device))
+        engine.add_event_handler(
+            Events.ITERATION_STARTED, lambda engine: self.teacher(engine.state.batch["image"].to(engine.state.device))
+        )
+
+
+def _trainer(kind: str, size: int, batch: int, steps: int, device: torch.device, amp: bool) -> SupervisedTrainer:
+    set_determinism(0)
+    student, teacher = ENet(1, 2).to(device), Teacher(RAUNet(1, 2))
+    handler = _TeacherForward(teacher) if kind == "reference" else DistillationHandler(teacher, _terms())
+    image, label = torch.rand(batch, 1, size, size), torch.zeros(batch, 1, size, size)
+    label[..., size // 3 : size // 2, size // 3 : size // 2] = 1
+    return SupervisedTrainer(
+        device=device,
+        max_epochs=0,
+        train_data_loader=[{"image": image, "label": label}] * steps,
+        network=student,
+        optimizer=torch.optim.Adam(student.parameters(), 1e-3),
+        loss_function=DiceFocalLoss(to_onehot_y=True, softmax=True),
+        train_handlers=[handler],
+        decollate=False,
+        amp=amp,
+    )
+
+
+def _seconds(trainer: SupervisedTrainer) -> float:
+    """One round: the time of its steps."""
+    trainer.state.max_epochs += 1
+    if trainer.state.device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    trainer.run()
+    if trainer.state.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def memory(kind: str, size: int, batch: int, amp: bool = False) -> None:
+    """Print the peak memory in bytes of one kind of step, in a process of its own."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = _trainer(kind, size, batch, 2, device, amp)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        _seconds(trainer)
+        print(json.dumps(torch.cuda.max_memory_allocated()))
+        return
+    base, peak, done = _resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], _resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    _seconds(trainer)
+    done.set()
+    thread.join()
+    print(json.dumps(peak[0] - base))
+
+
+def step(size: int = 384, batch: int = 4, steps: int = 4, rounds: int = 9, threads: int = 0, amp: bool = False) -> None:
+    """Print the ratios of time and peak memory, distillation / reference."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    print(f"RA-UNet -> ENet, EMKD, {batch} x 1 x {size} x {size}, {where}, torch {torch.__version__}, amp {amp}")
+    trainers = {kind: _trainer(kind, size, batch, steps, device, amp) for kind in KINDS}
+    for trainer in trainers.values():
+        _seconds(trainer)  # warm-up
+    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for number in range(rounds):
+        for kind in KINDS if number % 2 else reversed(KINDS):
+            times[kind].append(_seconds(trainers[kind]) / steps)
+    ratios = [b / a for a, b in zip(times["reference"], times["distillation"])]
+    for kind in KINDS:
+        print(f"{kind:<13} {statistics.median(times[kind]) * 1e3:9.1f} ms a step (median of {rounds} rounds)")
+    print(f"time ratio    {statistics.median(ratios):9.3f}    (min {min(ratios):.3f}, max {max(ratios):.3f}; goal <= 1.03)")
+    del trainers
+    command = [sys.executable, __file__, "memory", "--size", str(size), "--batch", str(batch), "--amp", str(amp), "--kind"]
+    peaks = {kind: json.loads(subprocess.check_output([*command, kind]).splitlines()[-1]) for kind in KINDS}
+    for kind in KINDS:
+        print(f"{kind:<13} {peaks[kind] / 2**20:9.1f} MiB peak")
+    print(f"memory ratio  {peaks['distillation'] / peaks['reference']:9.3f}    (goal <= 1.05)")
+
+
+if __name__ == "__main__":
+    fire.Fire({"memory": memory, "step": step} if sys.argv[1:2] in (["memory"], ["step"]) else step)

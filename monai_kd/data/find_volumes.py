@@ -1,0 +1,118 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The CT volumes below a path, for inference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from monai.config import PathLike
+from monai.utils import optional_import
+
+from monai_kd.data.folder_cases import SUFFIXES
+
+pydicom, has_pydicom = optional_import("pydicom")
+
+
+def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
+    """
+    Lists the CT volumes below a path, whatever lies there: volume files (NIfTI, NRRD, MetaImage) and folders of one
+    DICOM series each, at any depth.
+
+    A case is named after its path below the folder, with ``_`` between the parts and without suffix, so that KiTS19's
+    ``case_00000/imaging.nii.gz`` and ``case_00001/imaging.nii.gz``, or two series whose slices have the same names, stay
+    apart.
+
+    Args:
+        path: one volume file, the folder of one DICOM series, or a folder that holds any number of them. Hidden files
+            and folders are passed over.
+        pattern: what the name of a file, or of a folder of DICOM slices, must match, as in a shell: "volume-*" leaves
+            out the segmentations of LiTS, "imaging*" those of KiTS19.
+
+    Returns:
+        [{"image", "case"}...] in the order of their paths.
+
+    Raises:
+        FileNotFoundError: when there is no such path, or no volume below it.
+        ValueError: when a folder holds slices of several series, or two volumes would have one name.
+
+    Example::
+
+        >>> find_volumes("scans")  # doctest: +SKIP
+        [{'image': 'scans/a.nii.gz', 'case': 'a'}, {'image': 'scans/b/series1', 'case': 'b_series1'}]
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise FileNotFoundError(f"`path` must be a volume or a folder of volumes, but got {root}, which is not there.")
+    items: dict[str, str] = {}
+    for volume in [root] if _is_volume_file(root) else _below(root):
+        if not fnmatch(volume.name, pattern):
+            continue
+        name = _name(volume, root)
+        if name in items:
+            raise ValueError(f"volumes must have different names, but got `{name}` for {items[name]} and {volume}.")
+        items[name] = str(volume)
+    if not items:
+        raise FileNotFoundError(
+            f"`path` must hold volumes ({', '.join(SUFFIXES)}, or DICOM slices) that match {pattern!r}, "
+            f"but got none in {root}; of a DICOM series give the folder, not a slice."
+        )
+    return [{"image": image, "case": name} for name, image in items.items()]
+
+
+def _is_volume_file(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        if _is_dicom_series([file for file in files if not _is_volume_file(file)]):
+            yield Path(folder)
+        yield from (file for file in files if _is_volume_file(file))
+
+
+def _is_dicom_series(files: list[Path]) -> bool:
+    slices = [file for file in files if _is_dicom(file)]
+    if len(slices) > 1 and has_pydicom:
+        series = {_series(file) for file in slices}
+        if len(series) > 1:
+            raise ValueError(
+                f"a folder must hold the slices of one DICOM series, but got {len(series)} in {slices[0].parent}; "
+                "move each to a folder of its own."
+            )
+    return bool(slices)
+
+
+def _is_dicom(file: Path) -> bool:
+    if file.name.upper() == "DICOMDIR":
+        return False
+    if file.suffix.lower() == ".dcm":
+        return True
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _series(file: Path) -> str:
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"], force=True)
+    return str(header.get("SeriesInstanceUID", ""))
+
+
+def _name(volume: Path, root: Path) -> str:
+    parts = [*volume.relative_to(root).parts] or [root.resolve().name]
+    if volume.is_file():
+        parts[-1] = next(parts[-1][: -len(s)] for s in SUFFIXES if parts[-1].lower().endswith(s))
+    return "_".join(parts)

@@ -1,0 +1,28 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Metrics that MONAI lacks."""
+
+from __future__ import annotations
+
+from monai_kd.metrics.count_voxels import count_voxels
+from monai_kd.metrics.false_positive_volume import FalsePositiveVolumeMetric
+from monai_kd.metrics.relative_volume_difference import RelativeVolumeDifferenceMetric
+from monai_kd.metrics.volume_overlap_error import VolumeOverlapErrorMetric
+from monai_kd.metrics.write_case_report import write_case_report
+
+__all__ = [
+    "FalsePositiveVolumeMetric",
+    "RelativeVolumeDifferenceMetric",
+    "VolumeOverlapErrorMetric",
+    "count_voxels",
+    "write_case_report",
+]
