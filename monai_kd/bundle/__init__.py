@@ -13,5 +13,6 @@ from monai_kd.bundle.bundle_network import bundle_network
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import latest_checkpoint
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
+from monai_kd.bundle.log_run import log_run
 
-__all__ = ["KDWorkflow", "bundle_network", "latest_checkpoint", "locate_bundle", "shipped_bundles"]
+__all__ = ["KDWorkflow", "bundle_network", "latest_checkpoint", "locate_bundle", "log_run", "shipped_bundles"]

@@ -21,7 +21,19 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-OPEN_KEYS = ("_meta_", "_requires_", "imports")
+# what MONAI reads itself, or any configuration may have
+OPEN_KEYS = ("_meta_", "_requires_", "imports", "bundle_root", "initialize", "run", "finalize")
+# what the workflow takes beside overrides
+OPTIONS = (
+    "meta_file",
+    "logging_file",
+    "init_id",
+    "run_id",
+    "final_id",
+    "tracking",
+    "workflow_type",
+    "properties_path",
+)
 
 
 def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) -> None:
@@ -32,7 +44,7 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
 
     Args:
         config_file: the configuration, or several, the later over the earlier.
-        override: the overrides by id, ``a::b`` or ``a#b``.
+        override: the overrides by id, ``a::b`` or ``a#b``. An argument of a ``_target_`` may be new.
 
     Raises:
         ValueError: with the nearest ids.
@@ -40,14 +52,20 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
     parser = ConfigParser()
     parser.read_config(config_file)
     for key in override:
-        identifier = key.lstrip("+").replace("#", "::")
-        parent, _, last = identifier.rpartition("::")
-        known = parser.get(parent) if parent else parser.get()
-        if isinstance(known, list) or (isinstance(known, dict) and (last in known or "_target_" in known)):
-            continue
-        nearest = difflib.get_close_matches(last, list(known or parser.get()), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(f'`{name}`' for name in nearest)}?" if nearest else "."
-        raise ValueError(f"`{key}` must be an entry of {config_file}, but got an unknown one{hint}")
+        path = key.lstrip("+").replace("#", "::").split("::")
+        known = parser.get()
+        for depth, part in enumerate(path if path[0] not in OPEN_KEYS else []):
+            if isinstance(known, dict) and part in known:
+                known = known[part]
+            elif isinstance(known, list) or (isinstance(known, dict) and "_target_" in known):
+                break
+            else:
+                names = list(known) if isinstance(known, dict) else []
+                nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
+                hint = "; did you mean " + " or ".join(f"`{'::'.join([*path[:depth], name])}`" for name in nearest) + "?"
+                raise ValueError(
+                    f"`{key}` must be an entry of {config_file}, but got an unknown one{hint if nearest else '.'}"
+                )
 
 
 class KDWorkflow(ConfigWorkflow):
@@ -67,9 +85,8 @@ class KDWorkflow(ConfigWorkflow):
     """
 
     def __init__(self, config_file: str | Sequence[str], **kwargs: Any) -> None:
-        own = ("meta_file", "logging_file", "init_id", "run_id", "final_id", "tracking", "workflow_type", "properties_path")
         files = [str(path) for path in ensure_tuple(config_file)]
         if all(Path(path).is_file() for path in files):
-            check_overrides(files, {key: value for key, value in kwargs.items() if key not in own + OPEN_KEYS})
+            check_overrides(files, {key: value for key, value in kwargs.items() if key not in OPTIONS})
         kwargs.setdefault("bundle_root", str(Path(files[0]).resolve().parent.parent))
         super().__init__(config_file=files, **kwargs)

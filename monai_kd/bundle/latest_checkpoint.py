@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import pickle
@@ -29,7 +30,7 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "") -> str:
 
     Args:
         folder: where ``CheckpointSaver`` wrote.
-        prefix: how the file names begin.
+        prefix: its ``file_prefix``.
 
     Returns:
         the path of the file.
@@ -45,15 +46,16 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "") -> str:
         ...     latest_checkpoint(folder, "model").endswith("epoch=1.pt")
         True
     """
-    files = sorted(Path(folder).glob(f"{prefix}*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files:
+    pattern = f"{glob.escape(prefix)}_checkpoint*.pt" if prefix else "*.pt"
+    files = sorted(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    for path in reversed(files):
         try:
             torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            logger.warning("%s cannot be read and is passed over: %s", path, str(error).splitlines()[0])
+            logger.warning("%s cannot be read and is passed over: %s", path, str(error).partition("\n")[0])
         else:
             return str(path)
     raise FileNotFoundError(
-        f"`folder` must hold a readable checkpoint {prefix}*.pt to resume from, but got {folder} with "
+        f"`folder` must hold a readable checkpoint of `{prefix}` to resume from, but got {folder} with "
         f"{len(files)} unreadable; start without `resume.yaml`."
     )

@@ -95,7 +95,7 @@ def _stems(folder: Path) -> dict[str, str]:
 
 def _members(file: Path, split: str) -> set[str]:
     if not file.is_file():
-        raise FileNotFoundError(f"`split` needs {file}, a list of {{\"case\", \"split\"}}, but got no such file.")
+        raise FileNotFoundError(f'`split` needs {file}, a list of {{"case", "split"}}, but got no such file.')
     table = json.loads(file.read_text())
     rows = table["cases"] if isinstance(table, dict) else table
     splits = {str(row.get("split")) for row in rows}

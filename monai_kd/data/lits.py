@@ -74,9 +74,7 @@ def lits_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] = 
     lacking = [name for number, name in names.items() if number not in labels]
     if lacking:
         raise ValueError(f"every volume must have a segmentation, but got none for {', '.join(lacking)}.")
-    return [
-        {"image": volumes[number][0], "label": labels[number][0], "case": name} for number, name in names.items()
-    ]
+    return [{"image": volumes[number][0], "label": labels[number][0], "case": name} for number, name in names.items()]
 
 
 def _more(found: list) -> str:

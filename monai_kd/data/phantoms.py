@@ -26,6 +26,7 @@ from monai_kd.data.progress_bar import progress_bar
 
 LAYOUTS = ("lits", "kits19", "folder")
 FIELD_OF_VIEW = 330.0  # mm
+CONTRAST = {"liver": (20.0, 40.0), "kidney": (40.0, 70.0)}  # HU by which a tumour is darker than its organ
 
 
 class CTPhantom(NamedTuple):
@@ -75,8 +76,9 @@ class _Canvas:
 def ct_phantom(seed: int, size: int = 96, num_slices: int = 20, organ: str = "liver") -> CTPhantom:
     """
     Generates an abdominal CT: a body with fat, spine, kidneys, spleen, stomach, bowel with gas, vessels and a gall
-    bladder, an irregular organ (label 1) and in it up to five irregular tumours (label 2) that are 20 to 40 HU darker,
-    under noise and texture. Made for demonstrations and tests: it looks like CT to a network, not to a radiologist.
+    bladder, an irregular organ (label 1) and in it up to five irregular tumours (label 2) that are 20 to 40 HU darker
+    (40 to 70 in kidneys), under noise and texture. Made for demonstrations and tests: it looks like CT to a network,
+    not to a radiologist.
 
     Spleen and muscle are as bright as the liver, bowel and gall bladder as dark as its tumours, and the liver has dark
     clefts that are no tumours: shape and place decide, which small networks learn worse than large ones.
@@ -99,7 +101,7 @@ def ct_phantom(seed: int, size: int = 96, num_slices: int = 20, organ: str = "li
         >>> phantom.image.shape, np.unique(phantom.label).tolist()
         ((48, 48, 8), [0, 1, 2])
     """
-    if organ not in ("liver", "kidney"):
+    if organ not in CONTRAST:
         raise ValueError(f"`organ` must be liver or kidney, but got {organ!r}.")
     if size < 32 or num_slices < 4:
         raise ValueError(f"`size` must be at least 32 and `num_slices` 4, but got {size} and {num_slices}.")
@@ -111,7 +113,7 @@ def ct_phantom(seed: int, size: int = 96, num_slices: int = 20, organ: str = "li
     liver = _paint_liver(canvas)
     kidneys = _paint_kidneys(canvas)
     inside = liver & ~kidneys if organ == "liver" else kidneys
-    tumours = _paint_tumours(canvas, inside)
+    tumours = _paint_tumours(canvas, inside, CONTRAST[organ])
     image = _scan(canvas)
     label = inside.to(torch.uint8) + (tumours & inside).to(torch.uint8)
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
@@ -166,7 +168,7 @@ def _paint_kidneys(canvas: _Canvas) -> torch.Tensor:
     return inside
 
 
-def _paint_tumours(canvas: _Canvas, inside: torch.Tensor) -> torch.Tensor:
+def _paint_tumours(canvas: _Canvas, inside: torch.Tensor, contrast: tuple[float, float]) -> torch.Tensor:
     tumours = torch.zeros(canvas.shape, dtype=torch.bool)
     places = inside.nonzero()
     for _ in range(canvas.random.randint(2, 6)):
@@ -175,7 +177,9 @@ def _paint_tumours(canvas: _Canvas, inside: torch.Tensor) -> torch.Tensor:
         radius = canvas.random.uniform(11, 27)
         lesion = (canvas.blob(at, canvas.about(radius, radius, radius), 0.35, radius) > 0) & inside
         base = canvas.image[lesion]
-        canvas.image[lesion] = torch.minimum(base, base.median() - canvas.random.uniform(20, 40)) if len(base) else base
+        canvas.image[lesion] = (
+            torch.minimum(base, base.median() - canvas.random.uniform(*contrast)) if len(base) else base
+        )
         tumours |= lesion
     if not tumours.any():
         tumours[tuple(places[len(places) // 2])] = True

@@ -112,7 +112,7 @@ class _Scanner:
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         if "image" not in case:
-            return {"problem": f"it has no \"image\", only {sorted(case)}"}
+            return {"problem": f'it has no "image", only {sorted(case)}'}
         paths = [Path(case[key]).expanduser() for key in ("image", "label") if key in case]
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
@@ -122,8 +122,9 @@ class _Scanner:
             return dict(self.known[stamp])
         try:
             return {**self._scan(*paths), "stamp": stamp, "checked": self.check_images}
-        except (RuntimeError, ValueError) as error:
-            return {"problem": str(error)}
+        except Exception as error:  # whatever is wrong with it, it belongs on the list
+            known = isinstance(error, (RuntimeError, ValueError))
+            return {"problem": str(error) if known else f"{type(error).__name__}: {error}"}
 
     def _scan(self, image: Path, label: Path | None = None) -> dict[str, Any]:
         if not hasattr(self.local, "reader"):
@@ -152,7 +153,7 @@ def _check_grids(shape: Sequence[int], affine: np.ndarray, label: Volume, geomet
     if geometry_key is None and not np.allclose(affine, label.affine, atol=1e-3):
         raise ValueError(
             f"the label must have the image's affine, but got {np.round(label.affine[:3], 3).tolist()} and "
-            f"{np.round(affine[:3], 3).tolist()}; if the arrays correspond all the same, pass `geometry_key=\"image\"`"
+            f'{np.round(affine[:3], 3).tolist()}; if the arrays correspond all the same, pass `geometry_key="image"`'
         )
 
 

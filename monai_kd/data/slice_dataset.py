@@ -82,7 +82,7 @@ def slice_dataset(
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
             "`transform` must be picklable up to the first random one, because a cached slice's name depends on it, "
-            f"but got {error}; replace a lambda by a named transform, or use `cache=\"memory\"`."
+            f'but got {error}; replace a lambda by a named transform, or use `cache="memory"`.'
         ) from error
     _fill(dataset, progress)
     return dataset

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.distributed import all_gather, get_rank, get_world_size
+from ignite.distributed import get_rank, get_world_size
 from ignite.engine import Engine, Events
-from monai.utils import string_list_all_gather
+from monai.utils import evenly_divisible_all_gather, string_list_all_gather
 
-COLUMNS = ("case", "class", "dice", "voe", "rvd", "label_voxels", "pred_voxels")
+from monai_kd.metrics import count_voxels
+
+logger = logging.getLogger(__name__)
 
 
 def case_name(item: dict[str, Any]) -> str:
@@ -82,19 +85,20 @@ class CaseMetricsHandler:
     def _count(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output):
             self._names.append(case_name(item))
-            counts = [output[key].flatten(1).sum(dim=1)[1:] for key in ("label", "pred")]
-            self._voxels.append(torch.stack([torch.as_tensor(count) for count in counts]).cpu().double())
+            pred, label, _ = count_voxels(output["pred"][None], output["label"][None], include_background=False)
+            self._voxels.append(torch.cat([label, pred]).cpu())  # (2, classes)
 
     def _write(self, engine: Any) -> None:
         names, voxels = self._names, torch.stack(self._voxels)
         if get_world_size() > 1:
             names = string_list_all_gather(names)
-            voxels = all_gather(voxels.to(engine.state.device)).cpu()
+            voxels = evenly_divisible_all_gather(voxels.to(engine.state.device), concat=True).cpu()
         if get_rank() == 0:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             rows = self._rows(engine.state.metric_details, names, voxels.numpy())
             self._replace("cases.csv", rows)
             self._replace("summary.json", self._summary(rows))
+            logger.info(f"wrote {self.output_dir / 'cases.csv'} and summary.json of {len(names)} cases")
 
     def _rows(self, details: dict[str, torch.Tensor], names: list[str], voxels: np.ndarray) -> list[dict[str, Any]]:
         values = {}

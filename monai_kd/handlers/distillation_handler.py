@@ -72,6 +72,7 @@ class DistillationHandler:
     """
 
     rank_timeout = timedelta(minutes=5)
+    _starts = 0  # of all handlers: what an earlier one left in the store must not speak for a later one
 
     def __init__(
         self,
@@ -284,8 +285,9 @@ class DistillationHandler:
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
         store = dist.distributed_c10d._get_default_store()
-        turn = self._runs = getattr(self, "_runs", 0) + 1
-        keys = [f"monai_kd/{','.join(self.terms)}/{turn}/{rank}" for rank in range(dist.get_world_size())]
+        DistillationHandler._starts += 1
+        names = f"{DistillationHandler._starts}/{','.join(self.terms)}"
+        keys = [f"monai_kd/{names}/{rank}" for rank in range(dist.get_world_size())]
         store.set(keys[dist.get_rank()], "here")
         for rank, key in enumerate(keys):
             try:

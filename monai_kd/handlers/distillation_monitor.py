@@ -61,7 +61,7 @@ class DistillationMonitor:
         self.interval = interval
         self.drown_ratio = drown_ratio
         self._warned: set[str] = set()
-        self._seen: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def start(self) -> None:
         """Forget what an earlier run has seen."""
@@ -121,20 +121,26 @@ class DistillationMonitor:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         highest = logits >= logits.amax(dim=1, keepdim=True)  # as argmax, which is slow over channels
         predicted = highest.flatten(2).any(dim=2).any(dim=0)
-        low, high = (label.argmax(dim=1) if label.shape[1] > 1 else label).aminmax() if label is not None else (0.0, 0.0)
-        extremes = torch.stack([torch.as_tensor(x, device=logits.device, dtype=torch.float32) for x in (low, high)])
+        label = logits.new_zeros(1, 1) if label is None else label
+        low, high = (label.argmax(dim=1) if label.shape[1] > 1 else label).aminmax()
         if self._seen is not None:
-            predicted = predicted | self._seen[0]
-            extremes = torch.stack([torch.minimum(extremes[0], self._seen[1][0]), torch.maximum(extremes[1], self._seen[1][1])])
-        self._seen = (predicted, extremes)
+            before = self._seen
+            predicted, low, high = predicted | before[0], torch.minimum(low, before[1]), torch.maximum(high, before[2])
+        self._seen = (predicted, low, high)
 
     def end_epoch(self, epoch: int, names: Sequence[str]) -> None:
-        """Warn if the epoch's predictions were of a single class while its labels were not."""
+        """
+        Warn if the epoch's predictions were of a single class while its labels were not.
+
+        Args:
+            epoch: the epoch that ends.
+            names: the terms that counted in it; without one there is no remedy to offer, and no warning.
+        """
         if self._seen is None:
             return
-        predicted, (label_low, label_high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1].tolist()
+        predicted, (low, high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1:]
         self._seen = None
-        if len(predicted) == 1 and label_low != label_high:
+        if len(predicted) == 1 and low != high and names:
             warnings.warn(
                 f"the student predicted class {predicted[0]} alone in all of epoch {epoch}, while the labels hold "
                 f"others. If it stays so, the terms ({', '.join(names)}) drown the supervised loss: {REMEDY}.",

@@ -25,7 +25,8 @@ from monai.data.utils import set_rnd
 
 class EpochSeedHandler:
     """
-    Seeds Python, NumPy, torch and MONAI's random transforms as an epoch starts, from the seed, the epoch and the rank.
+    Seeds Python, NumPy, torch and MONAI's random transforms as an epoch starts, from the seed, the epoch and the rank,
+    and lets the epoch begin with a fresh pass over the data.
 
     So a run that is resumed at an epoch shuffles, augments and drops out as the uninterrupted one, and runs with and
     without distillation see the same batches. (MONAI's checkpoints hold no random state.)
@@ -47,10 +48,15 @@ class EpochSeedHandler:
             raise ValueError(f"`seed` must not be negative, but got {seed}.")
         self.seed = seed
         self.dataset = dataset
+        self._first = True
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def _start(self, engine: Any) -> None:
+        self._first = True
 
     def __call__(self, engine: Any) -> None:
         seed = int(np.random.SeedSequence([self.seed, engine.state.epoch, get_rank()]).generate_state(1)[0])
@@ -59,3 +65,6 @@ class EpochSeedHandler:
         torch.manual_seed(seed)
         if self.dataset is not None:
             set_rnd(self.dataset, seed)
+        if not self._first:  # of a pass cut short by `epoch_length`, the next epoch would see the rest
+            engine.set_data(engine.state.dataloader)
+        self._first = False

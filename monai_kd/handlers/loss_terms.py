@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 PREFIXES = ("loss", "gradient_ratio")
 
 
@@ -37,4 +39,5 @@ def loss_terms(output: Any) -> dict[str, float]:
     """
     if isinstance(output, (list, tuple)):
         output = output[0]
-    return {key: float(value) for key, value in output.items() if key.startswith(PREFIXES)}
+    parts = {key: value for key, value in output.items() if key.startswith(PREFIXES)}
+    return {key: value.item() if isinstance(value, torch.Tensor) else float(value) for key, value in parts.items()}

@@ -17,12 +17,10 @@ from monai_kd.metrics.count_voxels import count_voxels
 from monai_kd.metrics.false_positive_volume import FalsePositiveVolumeMetric
 from monai_kd.metrics.relative_volume_difference import RelativeVolumeDifferenceMetric
 from monai_kd.metrics.volume_overlap_error import VolumeOverlapErrorMetric
-from monai_kd.metrics.write_case_report import write_case_report
 
 __all__ = [
     "FalsePositiveVolumeMetric",
     "RelativeVolumeDifferenceMetric",
     "VolumeOverlapErrorMetric",
     "count_voxels",
-    "write_case_report",
 ]

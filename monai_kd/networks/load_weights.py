@@ -19,6 +19,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+from monai.utils import OptionalImportError, optional_import
 from torch import nn
 
 WEIGHT_KEYS = ("model", "network", "net", "state_dict", "model_state_dict", "student", "teacher")
@@ -56,19 +57,19 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
 
 
 def _read(path: Path) -> Mapping:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(str(path))
     try:
+        if path.suffix == ".safetensors":
+            return optional_import("safetensors.torch", name="load_file")[0](str(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except OptionalImportError:
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"`checkpoint` must hold weights alone, but got {path}, which needs code to be run or is damaged; "
             "save it again with `torch.save(network.state_dict(), path)`."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"`checkpoint` must be a file of weights, but got {path}: {error}") from error
+    except Exception as error:  # a damaged file fails in a dozen ways
+        raise ValueError(f"`checkpoint` must hold weights, but got {path}, which is damaged: {error}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"`checkpoint` must hold a state dict, but got {type(content).__name__} in {path}.")
     return content

@@ -24,13 +24,15 @@ MISSING = "-"
 
 
 class Spread(NamedTuple):
-    """A mean with its standard deviation, one cell of a table."""
+    """A mean with its standard deviation, one cell of a table; of a single value there is no deviation (NaN)."""
 
     mean: float
     std: float
 
     def __format__(self, spec: str) -> str:
-        return MISSING if math.isnan(self.mean) else f"{self.mean:{spec}} ± {self.std:{spec}}"
+        if math.isnan(self.mean):
+            return MISSING
+        return f"{self.mean:{spec}}" + ("" if math.isnan(self.std) else f" ± {self.std:{spec}}")
 
 
 Cell = str | int | float | Spread

@@ -131,9 +131,7 @@ class CTWindowd(MapTransform):
         return d
 
 
-def _limits(
-    window: str | Sequence[float] | None, level: float | None, width: float | None
-) -> tuple[float, float]:
+def _limits(window: str | Sequence[float] | None, level: float | None, width: float | None) -> tuple[float, float]:
     if (level is None) != (width is None) or (level is not None and window is not None):
         raise ValueError(
             "either `window` or both `level` and `width` must be given, "

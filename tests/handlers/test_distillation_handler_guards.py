@@ -22,6 +22,7 @@ from ignite.engine import Engine
 from monai.engines import AdversarialTrainer, GanTrainer, SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from monai_kd.handlers import DistillationHandler, DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher, TeacherTeam
@@ -51,9 +52,7 @@ def cnn() -> nn.Module:
 
 class TestArguments:
     def test_teacher_of_another_type(self):
-        with pytest.raises(
-            TypeError, match="`teacher` must be a Teacher or TeacherTeam, but got Conv2d; pass `Teacher"
-        ):
+        with pytest.raises(TypeError, match="`teacher` must be a Teacher or TeacherTeam, but got Conv2d; pass"):
             DistillationHandler(cnn(), [DistillationTerm(soften)])
 
     def test_term_of_another_type(self):
@@ -67,9 +66,7 @@ class TestArguments:
 
     def test_unknown_member_of_a_team(self):
         team = TeacherTeam({"big": Teacher(cnn()), "wide": Teacher(cnn())})
-        with pytest.raises(
-            ValueError, match=r"`teacher` of term `soften` must be one of \['big', 'wide'\], but got `deep`"
-        ):
+        with pytest.raises(ValueError, match=r"of term `soften` must be one of \['big', 'wide'\], but got `deep`"):
             DistillationHandler(team, [DistillationTerm(soften, teacher="deep")])
 
     def test_one_term_needs_no_list_and_names_are_numbered(self):
@@ -80,9 +77,7 @@ class TestArguments:
 
 class TestEngines:
     def test_iteration_update(self):
-        with pytest.raises(
-            ValueError, match=r"must fire MONAI's FORWARD_COMPLETED .* with `iteration_update`, which replac"
-        ):
+        with pytest.raises(ValueError, match="must fire MONAI's .* with `iteration_update`, which replaces the step"):
             make_trainer(cnn(), [handler_of()], iteration_update=lambda engine, batch: {"loss": 0.0})
 
     def test_plain_ignite_engine(self):
@@ -96,7 +91,7 @@ class TestEngines:
     def test_gan_trainer(self):
         parts = [cnn(), adam(cnn().parameters()), hint] * 2
         with pytest.raises(ValueError, match="but got GanTrainer which does not fire them"):
-            GanTrainer(torch.device("cpu"), 1, make_data(), *parts, train_handlers=[handler_of()])
+            GanTrainer(torch.device("cpu"), 1, DataLoader(make_data()), *parts, train_handlers=[handler_of()])
 
     def test_adversarial_trainer(self):
         generator, discriminator = [[cnn(), adam(cnn().parameters()), hint] for _ in range(2)]
@@ -125,7 +120,7 @@ class TestNetworks:
         network = seeded(Net)
         trainer = make_trainer(network, [handler_of(DistillationTerm(hint, 1.0, student, teacher))])
         with pytest.raises(
-            ValueError, match="`layer` must be a module of Net, but got `midle`; the nearest names are `mid"
+            ValueError, match="must be a module of Net, but got `midle`; the nearest names are `middle`, (`.*`, ){3}`"
         ):
             trainer.run()
         assert trainer.state.iteration == 0
@@ -152,16 +147,12 @@ class TestNetworks:
     def test_layer_of_a_team_without_a_member(self):
         team = TeacherTeam([Teacher(teacher_net()), Teacher(teacher_net())])
         handler = DistillationHandler(team, [DistillationTerm(hint, 1.0, "norm", "norm")])
-        with pytest.raises(
-            ValueError, match=r"`teacher` must name one of \['teacher_0', 'teacher_1'\] where a term list"
-        ):
+        with pytest.raises(ValueError, match=r"must name one of \['teacher_0', 'teacher_1'\] where a term listens"):
             make_trainer(seeded(Net), [handler]).run()
 
     def test_layer_of_a_torchscript_teacher(self):
         scripted = torch.jit.trace(teacher_net().eval(), torch.zeros(1, 1, 16, 16))
-        with pytest.raises(
-            ValueError, match="layer `norm` cannot be captured: a TorchScript network gives its logits only"
-        ):
+        with pytest.raises(ValueError, match="layer `norm` cannot be captured: a TorchScript network"):
             distil(seeded(Net), [DistillationTerm(hint, 1.0, "norm", "norm")], scripted)
 
     def test_missing_image(self):
@@ -205,9 +196,7 @@ class TestCapturedLayers:
             def forward(self, image: torch.Tensor) -> torch.Tensor:
                 return self.head(F.relu(self.norm(self.encoder(image)), inplace=True))
 
-        with pytest.raises(
-            RuntimeError, match="the map of layer `norm` was changed in place after the layer returned it"
-        ):
+        with pytest.raises(RuntimeError, match="the map of layer `norm` was changed in place after"):
             distil(seeded(Inplace), [DistillationTerm(hint, 1.0, "norm", "norm")])
 
     def test_layer_called_twice(self):
@@ -247,23 +236,17 @@ class TestTerms:
     def test_other_number_of_classes(self):
         term = DistillationTerm(soften, name="kd")
         student = seeded(Net)
-        with pytest.raises(
-            ValueError, match=r"term `kd`: `student` must give .* but got \(2, 2, 16, 16\) and \(2, 3, 16, 16\)"
-        ):
+        with pytest.raises(ValueError, match=r"term `kd`: .* but got \(2, 2, 16, 16\) and \(2, 3, 16, 16\)"):
             distil(student, [term], teacher_net(classes=3))
         assert torch.equal(student.head.weight, seeded(Net).head.weight)  # before the first step
 
     def test_other_spatial_size(self):
-        with pytest.raises(
-            ValueError, match=r"term `soften`: .* \(2, 2, 16, 16\) and \(2, 2, 8, 8\); both must predict"
-        ):
+        with pytest.raises(ValueError, match=r"term `soften`: .* \(2, 2, 16, 16\) and \(2, 2, 8, 8\); both"):
             distil(seeded(Net), [DistillationTerm(soften)], nn.Conv2d(1, 2, 1, stride=2))
 
     def test_map_of_other_channels(self):
         term = DistillationTerm(hint, 1.0, "norm", "norm", ChannelAdapter(5, 6), name="hints")
-        with pytest.raises(
-            ValueError, match="term `hints`: `feature` must have 5 channels, but got 4; build `ChannelAdapter"
-        ):
+        with pytest.raises(ValueError, match="term `hints`: `feature` must have 5 channels, but got 4; build"):
             distil(seeded(Net), [term])
 
     def test_second_of_two_of_one_name(self):
@@ -292,7 +275,7 @@ class TestTerms:
             (student if bad == "student" else network).head.bias.data.fill_(float("nan"))
         poor = DistillationTerm(lambda s, t, label: hint(s, t) / (s.sum() * 0), weight, name="poor")
         fine = DistillationTerm(lambda s, t, label: torch.zeros(()), name="fine")
-        expected = "term `poor` = (nan|inf) must be finite .epoch 1, iteration 1.; not finite before it: "
+        expected = "term `poor` = (nan|-?inf) must be finite .epoch 1, iteration 1.; not finite before it: "
         with pytest.raises(ValueError, match=expected + bad.replace("student", "the s").replace("teacher", "the t")):
             distil(student, [fine, poor], network)
 

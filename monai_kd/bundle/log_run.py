@@ -1,0 +1,103 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a training is about to do, told before it starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ignite.distributed import get_rank
+from monai.handlers import ValidationHandler
+from torch import nn
+
+from monai_kd.handlers import DistillationHandler
+from monai_kd.networks.feature_capture import unwrap
+
+logger = logging.getLogger("monai_kd")
+
+
+def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: str | os.PathLike) -> None:
+    """
+    Log what is trained, on what, with which terms and where it goes, on the first rank; and refuse a run that would
+    leave nothing behind.
+
+    Args:
+        trainer: a MONAI trainer.
+        evaluator: the MONAI evaluator that validates it.
+        handlers: the trainer's handlers.
+        checkpoint: file of the best weights.
+
+    Raises:
+        ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), or no epoch
+            is validated, so that no weights would be saved.
+
+    Example, in a bundle's ``initialize``::
+
+        - "$monai_kd.bundle.log_run(@train::trainer, @validate::evaluator, @train::handlers, @ckpt_path)"
+    """
+    loader, state = trainer.data_loader, trainer.state
+    if state.epoch_length == 0:
+        raise ValueError(
+            f"`batch_size` must not exceed the size of the training dataset, but got {loader.batch_size} and "
+            f"{len(loader.dataset)}; only full batches are trained on."
+        )
+    for handler in handlers:
+        if isinstance(handler, ValidationHandler) and handler.epoch_level and handler.interval > state.max_epochs:
+            raise ValueError(
+                f"`val_interval` must not exceed `max_epochs`, but got {handler.interval} and {state.max_epochs}; "
+                "no epoch would be validated and no weights saved."
+            )
+    if get_rank() > 0:
+        return
+    network = unwrap(trainer.network)
+    logger.info(
+        f"training {type(network).__name__} ({_size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
+        f"of {state.epoch_length} iterations of {loader.batch_size}"
+    )
+    logger.info(f"on {_content(loader.dataset)}, validated on {_content(evaluator.data_loader.dataset)}")
+    distillation = [handler for handler in handlers if isinstance(handler, DistillationHandler)]
+    logger.info("; ".join(map(_terms, distillation)) or "without distillation")
+    both = sorted(_cases(loader.dataset) & _cases(evaluator.data_loader.dataset))
+    if both:
+        logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
+
+
+def _size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _items(dataset: Any) -> list[Any]:
+    return list(getattr(dataset, "data", None) or [])
+
+
+def _cases(dataset: Any) -> set[str]:
+    return {str(item["case"]) for item in _items(dataset) if isinstance(item, dict) and "case" in item}
+
+
+def _content(dataset: Any) -> str:
+    cases = _cases(dataset)
+    count = f"{len(cases)} case{'s' if len(cases) > 1 else ''}"
+    if not cases:
+        return f"{len(dataset)} items"
+    if len(dataset) == len(cases):
+        return count
+    return f"{len(dataset)} {'slices' if 'slice' in _items(dataset)[0] else 'items'} of {count}"
+
+
+def _terms(handler: DistillationHandler) -> str:
+    weights = {name: "scheduled" if callable(term.weight) else f"{term.weight:g}" for name, term in handler.terms.items()}
+    members = handler.teacher.members.values() or [handler.teacher]
+    networks = [type(getattr(member, "network", member)).__name__ for member in members]
+    return f"distilled from {', '.join(networks)} by " + " + ".join(f"{weight} {name}" for name, weight in weights.items())

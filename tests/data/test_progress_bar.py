@@ -1,0 +1,23 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+
+from monai_kd.data.progress_bar import progress_bar
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_goes_through_all_items_and_shows_itself_where_asked(show, capsys):
+    assert list(progress_bar("abc", "Counting", 3, show)) == ["a", "b", "c"]
+    shown = capsys.readouterr().err
+    assert ("Counting" in shown and "3/3" in shown) == show

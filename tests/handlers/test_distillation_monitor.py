@@ -1,0 +1,223 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The gradient ratios against gradients taken by hand, and each warning where it belongs and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import nn
+
+from monai_kd.handlers import DistillationTerm
+from monai_kd.handlers.distillation_monitor import DistillationMonitor
+from monai_kd.networks import Knowledge
+from tests.handlers.engine_case import (
+    Net,
+    On,
+    distil,
+    hint,
+    make_batches,
+    make_data,
+    seeded,
+    segmentation_loss,
+    soften,
+    teacher_net,
+)
+
+
+def texts(found: list[warnings.WarningMessage]) -> list[str]:
+    return [str(each.message) for each in found if "student" in str(each.message) or "term" in str(each.message)]
+
+
+def gradient_norms(student: Net, terms: list[torch.Tensor], anchors: list[torch.Tensor]) -> list[float]:
+    norms = []
+    for term in terms:
+        gradients = torch.autograd.grad(term, anchors, retain_graph=True, allow_unused=True)
+        norms.append(torch.cat([each.flatten() for each in gradients if each is not None]).norm().item())
+    return norms
+
+
+class TestRatios:
+    @pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
+    def test_are_those_of_the_gradients_by_hand(self):
+        student, network, adapter = seeded(Net), teacher_net(), nn.Conv2d(4, 6, 1)
+        own, said, batch = copy.deepcopy(student).train(), copy.deepcopy(network).eval(), make_batches()[0]
+        own.relu.inplace = said.relu.inplace = False
+        terms = [
+            DistillationTerm(soften, 0.5),
+            DistillationTerm(hint, 0.25, ["norm", "middle"], ["norm", "middle"], [adapter, copy.deepcopy(adapter)]),
+        ]
+        _, trainer = distil(
+            student,
+            terms,
+            network,
+            supervised_weight=0.8,
+            monitor_interval=1,
+            data=make_data(2),
+            epochs=1,
+            optimizer=torch.optim.SGD(student.parameters(), lr=0.0),
+        )
+        maps: list[torch.Tensor] = []
+        for layer in (own.norm, own.middle, said.norm, said.middle):
+            layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
+        logits, target = own(batch["image"]), said(batch["image"]).detach()
+        supervised = 0.8 * segmentation_loss(logits, batch["label"])
+        first, reference = gradient_norms(own, [0.5 * soften(logits, target), supervised], [logits])
+        value = 0.25 * sum(hint(adapter(one), other.detach()) for one, other in zip(maps[:2], maps[2:]))
+        second, deep_reference = gradient_norms(own, [value, supervised], maps[:2])
+        output = trainer.state.output[0]
+        assert output["gradient_ratio_soften"] == pytest.approx(first / reference, rel=1e-5)
+        assert output["gradient_ratio_hint"] == pytest.approx(second / deep_reference, rel=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
+    def test_are_there_every_n_iterations(self):
+        there = []
+        note = On(Events.ITERATION_COMPLETED, lambda e: there.append("gradient_ratio_soften" in e.state.output[0]))
+        distil(seeded(Net), [DistillationTerm(soften)], monitor_interval=3, handlers=[note])
+        assert there == [True, False, False, True, False, False, True, False]
+
+    def test_of_all_outputs(self):
+        fine, coarse = (torch.randn(1, 2, size, size, requires_grad=True) for size in (8, 4))
+        term = DistillationTerm(hint, outputs="all")
+        value = fine.square().mean() + 3 * coarse.square().mean()
+        supervised = fine.square().sum()
+        ratios = DistillationMonitor(drown_ratio=1e9).ratios(
+            {"t": term}, {"t": value}, supervised, Knowledge([fine, coarse])
+        )
+        expected, reference = gradient_norms(None, [value, supervised], [fine, coarse])
+        assert ratios["t"] == pytest.approx(expected / reference, rel=1e-5)
+
+    def test_do_not_underflow_in_half_precision(self):
+        logits, target = torch.randn(1, 2, 384, 384), torch.randn(1, 2, 384, 384)
+        label = torch.randint(0, 2, (1, 1, 384, 384))
+        found = []
+        for dtype in (torch.float32, torch.float16):
+            own = logits.to(dtype).requires_grad_()
+            value, supervised = 1e-3 * hint(own.float(), target), segmentation_loss(own, label)
+            terms = {"t": DistillationTerm(hint)}
+            found.append(DistillationMonitor().ratios(terms, {"t": value}, supervised, Knowledge([own]))["t"])
+        assert found[1] == pytest.approx(found[0], rel=0.01)
+
+    def test_weight_0_is_0(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _, trainer = distil(seeded(Net), [DistillationTerm(soften, 0.0)], monitor_interval=1)
+        assert trainer.state.output[0]["gradient_ratio_soften"] == 0.0
+
+
+class TestWarnings:
+    def test_term_that_drowns_the_supervised_loss(self):
+        with pytest.warns(UserWarning, match="drowns") as found:
+            distil(seeded(Net), [DistillationTerm(soften, 0.001), DistillationTerm(hint, 1e4)], monitor_interval=1)
+        drowned = [text for text in texts(found) if "drowns" in text]
+        assert len(drowned) == 1  # once a run, not in each iteration
+        assert drowned[0].startswith("term `hint` drowns the supervised loss: its gradient is ")
+        assert "lower its weight or let it ramp up (`LinearSchedule`), lower its temperature" in drowned[0]
+
+    @pytest.mark.parametrize(("ratio", "warned"), [(1e9, False), (1e-9, True)])
+    def test_above_its_ratio_alone(self, ratio, warned):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            distil(seeded(Net), [DistillationTerm(soften, 0.5)], drown_ratio=ratio)
+        assert bool(texts(found)) is warned
+
+    def test_distillation_alone_drowns_nothing(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _, trainer = distil(seeded(Net), [DistillationTerm(soften)], supervised_weight=0.0, monitor_interval=1)
+        assert "gradient_ratio_soften" not in trainer.state.output[0]
+
+    @pytest.mark.parametrize(
+        "loss",
+        [
+            lambda s, t, label: hint(s.detach(), t),  # no gradient at all
+            lambda s, t, label: s.round().clamp(-1, 1).square().mean() + 1,  # one that is 0
+        ],
+    )
+    @pytest.mark.parametrize("supervised_weight", [1.0, 0.0])
+    def test_term_without_a_gradient(self, loss, supervised_weight):
+        with pytest.warns(UserWarning, match="term `idle` is .* but gives the student no gradient"):
+            distil(seeded(Net), [DistillationTerm(loss, name="idle")], supervised_weight=supervised_weight)
+
+    def test_term_whose_gradient_ends_at_the_adapter(self):
+        class Cut(nn.Conv2d):
+            def forward(self, feature: torch.Tensor) -> torch.Tensor:
+                return super().forward(feature.detach())
+
+        with pytest.warns(UserWarning, match="term `hint` is .* but gives the student no gradient"):
+            distil(seeded(Net), [DistillationTerm(hint, 1.0, "norm", "norm", Cut(4, 6, 1))])
+
+
+class TestSingleClass:
+    """A student that predicts one class in a whole epoch."""
+
+    @staticmethod
+    def run(weight: Any = 0.01, data: Any = None, classes: int = 2, only: int = 0, label: Any = None) -> list[str]:
+        student = seeded(lambda: Net(classes=classes))
+        student.head.bias.data.zero_()
+        student.head.bias.data[only] = 100.0 if classes > 1 else -100.0
+        student.requires_grad_(False)
+        student.head.weight.requires_grad_()
+        data = make_data(classes=max(2, classes)) if data is None else data
+        data = data if label is None else [item | {"label": label(item["label"])} for item in data]
+        loss = segmentation_loss if classes > 1 and label is None else lambda logits, label: logits.square().mean()
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            terms = [DistillationTerm(soften, weight, name="kd"), DistillationTerm(hint, 0.0, name="idle")]
+            distil(student, terms, teacher_net(classes=classes), data=data, monitor_interval=0, loss_function=loss)
+        return texts(found)
+
+    @pytest.mark.parametrize(("classes", "only"), [(2, 0), (3, 1), (1, 0)])
+    def test_is_warned_of_each_epoch_with_the_terms_and_the_remedy(self, classes, only):
+        found = self.run(classes=classes, only=only)
+        assert [text.split(",")[0] for text in found] == [
+            f"the student predicted class {only} alone in all of epoch {epoch}" for epoch in (1, 2)
+        ]
+        assert "the terms (kd) drown the supervised loss: lower its weight" in found[0]
+
+    def test_of_one_hot_labels(self):
+        one_hot = self.run(label=lambda label: torch.cat([1 - label, label]))
+        assert len(one_hot) == 2
+
+    def test_is_right_where_the_labels_hold_one_class(self):
+        assert self.run(label=torch.zeros_like) == []
+        assert self.run(label=lambda label: torch.cat([torch.ones_like(label), torch.zeros_like(label)])) == []
+
+    def test_of_one_batch_is_no_matter(self):
+        data = make_data()
+        data[2]["image"] = data[2]["image"] * 0
+        student = seeded(Net)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            distil(student, [DistillationTerm(soften, 0.01)], data=data, monitor_interval=0)
+        assert texts(found) == []
+
+    def test_is_not_the_fault_of_terms_of_weight_0(self):
+        assert self.run(weight=0.0) == []
+        assert len(self.run(weight=lambda time: 0.0 if time < 1 else 0.01)) == 1
+
+
+class TestArguments:
+    @pytest.mark.parametrize("interval", [-1, 0.5])
+    def test_interval(self, interval):
+        with pytest.raises(ValueError, match=f"`monitor_interval` must be a whole number >= 0, but got {interval}"):
+            DistillationMonitor(interval)
+
+    @pytest.mark.parametrize("ratio", [0, -1.0, float("nan")])
+    def test_drown_ratio(self, ratio):
+        with pytest.raises(ValueError, match=f"`drown_ratio` must be positive, but got {ratio}"):
+            DistillationMonitor(drown_ratio=ratio)

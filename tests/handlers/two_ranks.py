@@ -1,0 +1,153 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What each of two processes does in the tests of distributed training; its results are left in a folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.networks import ChannelAdapter, Teacher
+from tests.handlers.engine_case import (
+    Net,
+    distil,
+    hint,
+    loop_by_hand,
+    make_data,
+    make_trainer,
+    seeded,
+    soften,
+    teacher_net,
+)
+
+
+def seeded_adapter(seed: int) -> Any:
+    """Another one on each rank, until training starts."""
+    return seeded(lambda: nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(6, 6, 1)), seed)
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters, without the buffers: DDP leaves the running statistics of each rank as they are."""
+    return {name.removeprefix("module."): value.detach().clone() for name, value in module.named_parameters()}
+
+
+def own_data() -> list[dict[str, torch.Tensor]]:
+    """This rank's half of the case."""
+    return make_data(16)[dist.get_rank() :: 2]
+
+
+def by_handler(accumulation: int = 1) -> dict[str, Any]:
+    """Logits, and a layer with an adapter."""
+    student, adapter = DistributedDataParallel(seeded(Net)), seeded_adapter(dist.get_rank())
+    terms = [DistillationTerm(soften, 0.5), DistillationTerm(hint, 0.25, "norm", "norm", adapter)]
+    distil(student, terms, data=own_data(), accumulation_steps=accumulation)
+    return {"student": weights(student), "adapter": weights(adapter)}
+
+
+def by_hand(accumulation: int = 1) -> dict[str, Any]:
+    """The same as one would write it out for two ranks: the mean of the gradients after each backward pass."""
+    student, adapter = seeded(Net), seeded_adapter(0)
+
+    def mean_gradients(module: nn.Module) -> None:
+        for parameter in module.parameters():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= 2
+
+    loop_by_hand(
+        student,
+        teacher_net(),
+        lambda s, t, *_: [0.5 * soften(s["head"], t["head"]), 0.25 * hint(adapter(s["norm"]), t["norm"])],
+        adapters=[adapter],
+        accumulation=accumulation,
+        batches=list(torch.utils.data.DataLoader(own_data(), batch_size=2)),
+        mean_gradients=mean_gradients,
+    )
+    return {"student": weights(student), "adapter": weights(adapter)}
+
+
+def gradient_on_one_rank() -> dict[str, Any]:
+    """A term that on rank 1 is a constant: the class that it compares is not there, say."""
+    adapter = seeded_adapter(0)
+
+    def partly(student: torch.Tensor, teacher: torch.Tensor, label: Any) -> torch.Tensor:
+        return hint(student, teacher) if dist.get_rank() == 0 else torch.zeros(())
+
+    term = DistillationTerm(partly, 0.25, "norm", "norm", adapter, name="partly")
+    distil(DistributedDataParallel(seeded(Net)), [term], data=own_data())
+    return {"adapter": weights(adapter)}
+
+
+def weight_0() -> dict[str, Any]:
+    """Weight decay must not reach an adapter that no term uses yet, as it does not on one process."""
+    student, adapter = DistributedDataParallel(seeded(Net)), seeded_adapter(0)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.1, weight_decay=0.1)
+    distil(student, [DistillationTerm(hint, 0.0, "norm", "norm", adapter)], data=own_data(), optimizer=optimizer)
+    return {"adapter": weights(adapter), "start": weights(seeded_adapter(0))}
+
+
+def error_of(call: Callable[[], Any]) -> dict[str, Any]:
+    """The error of a call, as text."""
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": None}
+
+
+def unused_parameters() -> dict[str, Any]:
+    """What DDP could not bear, for a layer and for logits."""
+    student = DistributedDataParallel(seeded(Net), find_unused_parameters=True)
+    term = DistillationTerm(hint, 0.25, "norm", "norm", ChannelAdapter(4, 6))
+    logits = error_of(lambda: distil(student, [DistillationTerm(soften)], data=own_data()))["error"]
+    return error_of(lambda: distil(student, [term], data=own_data())) | {"logits": logits}
+
+
+def missing_on_rank_1() -> dict[str, Any]:
+    """A configuration for several GPUs that drops handlers on the other ranks."""
+
+    def run() -> None:
+        handler = DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften)])
+        handler.rank_timeout = timedelta(seconds=1)
+        make_trainer(seeded(Net), [handler] if dist.get_rank() == 0 else []).run()
+
+    return error_of(run)
+
+
+def main(rank: int, folder: str) -> None:
+    """Do all of the above on one rank of two."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    results = {
+        "handler": by_handler(),
+        "hand": by_hand(),
+        "handler, accumulated": by_handler(accumulation=2),
+        "hand, accumulated": by_hand(accumulation=2),
+        "gradient on one rank": gradient_on_one_rank(),
+        "weight 0": weight_0(),
+        "unused": unused_parameters(),
+        "missing": missing_on_rank_1(),
+    }
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
