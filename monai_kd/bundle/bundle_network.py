@@ -15,13 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_kd.bundle.locate import locate_bundle
-
-# the others are overlays, which hold nothing that stands alone
-CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in ("json", "yaml", "yml")]
+from monai_kd.networks.load_network import load_bundle_network
 
 
 def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Module:
@@ -46,17 +43,4 @@ def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Modul
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...
     """
-    folder = locate_bundle(bundle)
-    known: set[str] = set()
-    for path in filter(Path.is_file, (folder / "configs" / name for name in CONFIGS)):
-        parser = ConfigParser()
-        parser.read_config(str(path))
-        parser["bundle_root"] = str(folder)
-        if network in parser:
-            built = parser.get_parsed_content(network)
-            return built if isinstance(built, nn.Module) else built()  # a `_mode_: callable` is built by its user
-        known.update(name for name in parser.get() if str(name).endswith(("_def", "network", "net")))
-    raise ValueError(
-        f"`network` must be an id in the configuration of {folder.name}, but got {network!r}; "
-        f"there is {', '.join(sorted(known)) or 'none'}."
-    )
+    return load_bundle_network(locate_bundle(bundle), (network,))

@@ -43,10 +43,10 @@ from monai_kd.report import (
 from monai_kd.transforms import CTWindow, TaskLabeld
 
 BUNDLE = "liver_tumor_ct_emkd"
-CLASSES = ["liver", "tumor"]
+CLASSES = ["liver", "tumor"]  # task "multi" of the bundle
 SIZE = 96
 # what makes the bundle small enough for two CPU cores; the rest is as real data is trained
-SMALL = {"task": "multi", "classes": CLASSES, "patch_size": [SIZE, SIZE], "num_workers": 0, "seed": 0}
+SMALL = {"task": "multi", "classes": CLASSES, "patch_size": [SIZE, SIZE], "num_workers": 0}
 STAGES = {  # the network's name in the table: (configurations, checkpoint)
     "teacher RA-UNet": (["train.yaml", "train_teacher.yaml"], "teacher"),
     "ENet alone": (["train.yaml", "train_student.yaml"], "student_alone"),
@@ -83,10 +83,11 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 10, num
         step("generating CT phantoms")
         data = write_phantoms(folder / "data", layout="lits", num_cases=num_cases, size=SIZE, seed=seed)
         shutil.copytree(locate_bundle(BUNDLE), bundle, ignore=shutil.ignore_patterns("models", "eval", "cache"))
-        common = {"dataset_dir": str(data), **SMALL, "seed": seed}
+        places = {"dataset_dir": data, "ckpt_dir": bundle / "models", "output_dir": bundle / "eval"}
+        common = {name: str(place) for name, place in places.items()} | SMALL | {"seed": seed}
         for name, (configs, _) in STAGES.items():
             step(f"training {name}, {epochs} epochs")
-            run_stage(bundle, configs, max_epochs=epochs, val_interval=2, logging_file=False, **common)
+            run_stage(bundle, configs, max_epochs=epochs, val_interval=min(2, epochs), logging_file=False, **common)
         for name, (configs, _) in STAGES.items():
             step(f"evaluating {name}")
             run_stage(bundle, [*configs, "evaluate.yaml"], logging_file=False, **common)

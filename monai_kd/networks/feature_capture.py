@@ -129,7 +129,7 @@ class FeatureCapture:
         if self._calls[layer] > 1:
             raise RuntimeError(
                 f"layer `{layer}` must be called once per forward pass, but got {self._calls[layer]} calls; "
-                "choose a layer that is not shared, or train with `SimpleInferer`."
+                "choose a layer that is not shared, train with `SimpleInferer`, or `clear()` between passes."
             )
         if self._versions.get(layer, output._version) != output._version:
             raise RuntimeError(

@@ -13,44 +13,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "evaluate", "train") for suffix in ("json", "yaml", "yml")]
+# evaluate is an overlay of train, which holds nothing that stands alone
+CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in ("json", "yaml", "yml")]
 NETWORK_IDS = ("network_def", "network", "net")
 
 
-def load_bundle_network(bundle: Path) -> nn.Module:
+def load_bundle_network(bundle: Path, identifiers: Sequence[str] = NETWORK_IDS) -> nn.Module:
     """
     Build the network that a MONAI bundle describes, without its weights.
 
+    A configuration is code: building from it runs the expressions in it, as ``python -m monai.bundle run`` does.
+
     Args:
         bundle: the folder that holds ``configs/``.
+        identifiers: ids of the network in the configuration, the first that is there is taken.
 
     Returns:
-        the module of ``network_def`` in ``configs/inference.json`` (or ``.yaml``, then evaluate, then train).
+        the module of ``network_def`` in ``configs/inference.json`` (or ``.yaml``, then train).
 
     Raises:
         FileNotFoundError: when the folder has no such configuration.
-        ValueError: when the configuration has no network.
+        ValueError: when no configuration has the network; the message names those that there are.
     """
     found = [bundle / "configs" / name for name in CONFIGS if (bundle / "configs" / name).is_file()]
     if not found:
         raise FileNotFoundError(
             f"`network` must be a MONAI bundle with configs/inference.json or .yaml, but got the folder {bundle}."
         )
+    known: set[str] = set()
     for path in found:
         parser = ConfigParser()
         parser.read_config(str(path))
         parser["bundle_root"] = str(bundle)
-        for identifier in NETWORK_IDS:
+        for identifier in identifiers:
             if identifier in parser:
                 network = parser.get_parsed_content(identifier)
+                if not isinstance(network, nn.Module) and callable(network):  # `_mode_: callable`
+                    network = network()
                 return network.cpu() if isinstance(network, nn.Module) else network
-    raise ValueError(f"`network` must be a bundle that defines `network_def`, but got {', '.join(map(str, found))}.")
+        known.update(name for name in parser.get() if str(name).endswith(("_def", "network", "net")))
+    raise ValueError(
+        f"`network` must be an id in the configuration of {bundle.name}, but got {' or '.join(map(repr, identifiers))}; "
+        f"there is {', '.join(sorted(known)) or 'none'}."
+    )
 
 
 def load_torchscript(path: Path) -> nn.Module:

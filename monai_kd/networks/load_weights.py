@@ -51,7 +51,7 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` must be an existing file, but got {path}; train the teacher first.")
-    weights = _strip(_select(_read(path), key, path))
+    weights = _strip(_select(_read(path), key, path), network)
     _compare(network, weights, path)
     network.load_state_dict(weights)
 
@@ -93,11 +93,11 @@ def _select(content: Mapping, key: str | None, path: Path) -> Mapping:
     return content[keys[0]]
 
 
-def _strip(weights: Mapping) -> dict[str, torch.Tensor]:
-    """Names without what DDP and `torch.compile` put before them."""
-    weights = dict(weights)
+def _strip(weights: Mapping, network: nn.Module) -> dict[str, torch.Tensor]:
+    """Names without what DDP and `torch.compile` put before them, where the network has no such names itself."""
+    weights, own = dict(weights), network.state_dict().keys()
     for prefix in PREFIXES * 2:  # either may be outside the other
-        if all(name.startswith(prefix) for name in weights):
+        if own.isdisjoint(weights) and all(name.startswith(prefix) for name in weights):
             weights = {name[len(prefix) :]: value for name, value in weights.items()}
     return weights
 

@@ -86,7 +86,8 @@ class Teacher:
             checkpoint = Path(network) / "models" / "model.pt"
         if checkpoint is not None:
             load_weights(unwrap(self.network), checkpoint, key=checkpoint_key)
-        self.network.requires_grad_(False)
+        for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` for all of them
+            parameter.requires_grad_(False)
         self._guard()
         self._capture: FeatureCapture | None = None
 

@@ -17,7 +17,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from torch.nn import functional as F
@@ -42,6 +42,7 @@ def test_then_an_interpolation(dims, mode, scale):
     assert adapter(feature).shape == (2, 5, *[int(4 * scale)] * dims)
 
 
+@settings(max_examples=10)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(2, 7), st.integers(2, 7))
 def test_shapes(channels, out_channels, height, width):
     feature = torch.zeros(1, channels, height, width)

@@ -31,10 +31,14 @@ def test_what_is_drawn_inside_changes_nothing_outside():
 
 
 def test_also_after_an_error():
+    def fail() -> None:
+        with isolated_rng():
+            torch.rand(3)
+            raise KeyError
+
     state = torch.get_rng_state()
-    with pytest.raises(KeyError), isolated_rng():
-        torch.rand(3)
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail()
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -22,9 +22,9 @@ class ImageInput(nn.Module):
     Checks the image that enters a network, and repeats a single channel (CT) to the three that ImageNet weights expect.
 
     A network that halves its input ``n`` times and adds skip connections gives a map of the input's size only if H and
-    W are multiples of ``2 ** n``; other sizes fail deep inside, or broadcast without a word. The check is there in
-    eager mode, under ``torch.compile`` and in a scripted module; while a module is traced or exported it is left out,
-    since it would tie the graph to the example's size.
+    W are multiples of ``2 ** n``; other sizes fail deep inside, or broadcast without a word. The check holds in
+    eager mode, under ``torch.compile``, in a scripted module and in an exported program (``torch.export``, as a guard);
+    a trace and an ONNX file cannot hold it.
 
     Args:
         in_channels: channels of the image, 1 or more.
@@ -61,9 +61,7 @@ class ImageInput(nn.Module):
         Returns:
             (B, out_channels, H, W).
         """
-        if torch.jit.is_scripting():  # noqa: SIM114 - scripting would compile both sides of an `or`, and cannot
-            self._check(image)
-        elif not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+        if not torch.jit.is_tracing():  # a trace cannot hold a condition
             self._check(image)
         return image.repeat(1, 3, 1, 1) if self.in_channels == 1 else image
 

@@ -26,7 +26,7 @@ class RAUNet(nn.Module):
     RA-UNet for slices: a ResNet-34 encoder, LinkNet's decoder, and attention by the whole image on three skips.
 
     Qin et al., Efficient Medical Image Segmentation Based on Knowledge Distillation, IEEE TMI 2021, teacher T1 of
-    Table I and first in Table II. The paper cites Jin et al., a 3D network of the same name; its released code builds
+    Table I, also in Table II. The paper cites Jin et al., a 3D network of the same name; its released code builds
     RAUNet of Ni et al. (ICONIP 2019, arXiv:1909.10360), and that is what stands here. Differences from the released
     code:
 

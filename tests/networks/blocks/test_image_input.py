@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -37,9 +39,19 @@ def test_size_must_be_divisible(height: int, width: int) -> None:
         ImageInput(1, divisor=8)(torch.zeros(1, 1, height, width))
 
 
-def test_a_traced_module_takes_other_sizes() -> None:
-    traced = torch.jit.trace(ImageInput(1, divisor=8), torch.zeros(1, 1, 8, 8))
+def test_trace_takes_other_sizes_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(ImageInput(1, divisor=8), torch.zeros(1, 1, 8, 8))
     assert traced(torch.zeros(2, 1, 16, 24)).shape == (2, 3, 16, 24)
+
+
+def test_exported_program_keeps_the_check() -> None:
+    size = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    door = torch.export.export(ImageInput(1, divisor=8), (torch.zeros(2, 1, 16, 24),), dynamic_shapes=(size,)).module()
+    assert door(torch.zeros(3, 1, 24, 16)).shape == (3, 3, 24, 16)
+    with pytest.raises((AssertionError, RuntimeError), match="8"):  # the wording is torch's
+        door(torch.zeros(2, 1, 20, 24))
 
 
 @pytest.mark.parametrize("argument", ["in_channels", "divisor"])

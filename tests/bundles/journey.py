@@ -1,0 +1,175 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The way of a user through the README of a bundle, on phantoms: all of its commands, as they stand there."""
+
+from __future__ import annotations
+
+import logging
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.utils import set_determinism
+
+from monai_kd.bundle import KDWorkflow
+from monai_kd.data import ct_phantom, write_dicom_series, write_phantoms
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = {path.name: path for path in sorted((ROOT / "bundles").iterdir()) if (path / "configs").is_dir()}
+LIVER, KIDNEY, HEADNECK = "liver_tumor_ct_emkd", "kidney_tumor_ct_emkd", "headneck_organs_ct_emkd"
+# what makes a training short; everything else is as it ships
+TINY: dict[str, Any] = {"max_epochs": 1, "val_interval": 1, "num_workers": 0, "batch_size": 4, "progress": False}
+TINY["train::trainer::epoch_length"] = 2
+SMALL: dict[str, dict[str, Any]] = {
+    LIVER: TINY | {"patch_size": [64, 64]},
+    KIDNEY: TINY | {"patch_size": [64, 64]},
+    HEADNECK: dict(TINY),
+}
+SMALL_3D = {"patch_size": [32, 32, 16], "batch_size": 1}
+DATA = {LIVER: "LiTS", KIDNEY: "kits19/data", HEADNECK: "headneck"}
+
+
+def write_data(name: str, folder: Path) -> None:
+    """The data set of a bundle as its README says, and scans for inference, below `folder` in place of /workspace/data."""
+    target = folder / DATA[name]
+    if name == LIVER:
+        write_phantoms(target, "lits", num_cases=6, size=64, num_slices=5, progress=False)
+    elif name == KIDNEY:
+        write_phantoms(target, "kits19", num_cases=6, size=64, num_slices=5, organ="kidney", progress=False)
+    else:
+        _write_organs(target)
+    for number in (0, 1):
+        phantom = ct_phantom(seed=100 + number, size=64, num_slices=5)
+        write_dicom_series(folder / "dicom" / f"1.2.{number}", phantom.image, phantom.affine, name=f"case{number}")
+    nibabel.save(nibabel.Nifti1Image(phantom.image, phantom.affine), folder / "scan.nii.gz")
+
+
+def _write_organs(folder: Path) -> None:
+    for number in range(6):
+        phantom = ct_phantom(seed=number, size=72, num_slices=9)
+        left = np.arange(72)[:, None, None] >= np.nonzero(phantom.label)[0].mean()
+        label = phantom.label + 2 * (left & (phantom.label > 0)).astype(np.uint8)  # four organs of two
+        for kind, array in (("images", phantom.image), ("masks", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(array, phantom.affine)
+            nibabel.save(image, folder / kind / f"case_{number}.nii.gz")
+    splits = ["validation", "validation", "train", "train", "train", "train"]
+    rows = ", ".join(f'{{"case": "case_{number}", "split": "{split}"}}' for number, split in enumerate(splits))
+    (folder / "cases.json").write_text(f"[{rows}]")
+
+
+def section(readme: str, title: str) -> str:
+    """The text below a heading, down to the next of its rank."""
+    rank = re.search(rf"^(#+) {re.escape(title)}$", readme, re.M)
+    assert rank, f"no heading {title!r}"
+    return re.split(rf"^#{{1,{len(rank[1])}}} ", readme[rank.end() :], maxsplit=1, flags=re.M)[0]
+
+
+def commands(readme: str) -> list[str]:
+    """The commands of a bundle's README, in order."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", section(readme, "MONAI Bundle Commands"), re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def ablations(readme: str) -> dict[str, str]:
+    """The overrides of each row in a README's table of objectives."""
+    return dict(re.findall(r"^\| ([^|`]+?)(?: \(.*\))? \| `(--[^`]*)` \|$", section(readme, "Terms and weights"), re.M))
+
+
+def shortened(command: str, name: str, data: Path) -> list[str]:
+    """The words of a command, with `data` for /workspace/data and the overrides that make it short."""
+    words = shlex.split(command.replace("/workspace/data", str(data)))
+    extra: dict[str, Any] = {}
+    if "train.yaml" in command and " run" in command:
+        extra = SMALL[name] | {"dataset_dir": str(data / DATA[name])}
+        extra |= SMALL_3D if "train_3d" in command else {}
+        extra |= {"max_epochs": 2} if "resume" in command else {}
+        if command.startswith("torchrun"):  # two processes need two cases
+            extra["validate::dataset::data"] = "$@split['test']"
+        if "evaluate" in command:
+            extra = {key: value for key, value in extra.items() if key != "train::trainer::epoch_length"}
+    elif "inference.json" in command and " run" in command:
+        extra = {"patch_size": SMALL[name]["patch_size"]} if "patch_size" in SMALL[name] else {}
+        extra |= {"patch_size": SMALL_3D["patch_size"]} if "inference_3d" in command else {}
+    return [*words, *(word for key, value in extra.items() for word in (f"--{key}", str(value)))]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A run in this process leaves the logging, the search path and the determinism as they were."""
+    root, path, argv = logging.getLogger(), list(sys.path), list(sys.argv)
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level, sys.path[:], sys.argv[:] = handlers, level, path, argv
+        set_determinism(seed=None)
+        torch.use_deterministic_algorithms(False)
+
+
+def run_command(words: list[str], folder: Path) -> None:
+    """Run a command of the README from a folder: torchrun in processes of its own, the rest in this one."""
+    if words[0] == "torchrun":
+        words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return
+    assert words[:2] == ["python", "-m"], words
+    with _undisturbed(), chdir(folder):
+        sys.argv[:] = words[2:]
+        try:
+            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            assert not stop.code, f"{words}: exit {stop.code}"
+
+
+def run_configs(bundle: Path, configs: list[str], **override: Any) -> KDWorkflow:
+    """Run configurations of a bundle in this process; returns the workflow."""
+    with _undisturbed():
+        files = [str(bundle / "configs" / config) for config in configs]
+        workflow = KDWorkflow(config_file=files, logging_file=False, **override)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+
+def walk(name: str, folder: Path) -> dict[str, float]:
+    """
+    Copy a bundle, write data for it, and run all commands of its README in order; the slowest of LiTS alone.
+
+    Returns:
+        the seconds that each command took.
+    """
+    bundle = folder / name
+    shutil.copytree(BUNDLES[name], bundle, ignore=shutil.ignore_patterns("models", "eval", "cache"))
+    write_data(name, folder / "data")
+    seconds = {}
+    for command in commands((bundle / "docs" / "README.md").read_text("utf-8")):
+        if name == LIVER or not command.startswith(("torchrun", "python -m monai.bundle onnx_export")):
+            start = time.monotonic()
+            run_command(shortened(command, name, folder / "data"), bundle)
+            seconds[command] = time.monotonic() - start
+    for checkpoint in (bundle / "models").rglob("resume/teacher*"):
+        checkpoint.unlink()  # a quarter of a gigabyte each
+    return seconds
