@@ -115,7 +115,7 @@ def shortened(command: str, name: str, data: Path) -> list[str]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """A run in this process leaves the logging, the search path and the determinism as they were."""
     root, path, argv = logging.getLogger(), list(sys.path), list(sys.argv)
     handlers, level = list(root.handlers), root.level
@@ -135,7 +135,7 @@ def run_command(words: list[str], folder: Path) -> None:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return
     assert words[:2] == ["python", "-m"], words
-    with _undisturbed(), chdir(folder):
+    with undisturbed(), chdir(folder):
         sys.argv[:] = words[2:]
         try:
             runpy.run_module(words[2], run_name="__main__", alter_sys=True)
@@ -145,7 +145,7 @@ def run_command(words: list[str], folder: Path) -> None:
 
 def run_configs(bundle: Path, configs: list[str], **override: Any) -> KDWorkflow:
     """Run configurations of a bundle in this process; returns the workflow."""
-    with _undisturbed():
+    with undisturbed():
         files = [str(bundle / "configs" / config) for config in configs]
         workflow = KDWorkflow(config_file=files, logging_file=False, **override)
         workflow.initialize()

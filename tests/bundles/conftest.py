@@ -1,0 +1,38 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.bundles.journey import walk
+
+
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of a bundle after all commands of its README, walked once for all tests and all their processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base  # what the processes of pytest-xdist have in common
+
+    def folder_of(name: str) -> Path:
+        folder = shared / f"walk_{name}"
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "seconds.json").is_file():
+                folder.mkdir()
+                (folder / "seconds.json").write_text(json.dumps(walk(name, folder)))
+        return folder
+
+    return folder_of
