@@ -95,6 +95,21 @@ def test_weight_0_is_no_handler(layers):
     assert not same(alone, seeded(Net))
 
 
+def test_term_of_weight_0_has_no_gradient_that_could_spoil():
+    """A root at 0 has a finite value, and an infinite gradient: times 0 it would be NaN."""
+    alone, distilled, graphs = seeded(Net), seeded(Net), []
+
+    def root(student: torch.Tensor, teacher: torch.Tensor, label: Any) -> torch.Tensor:
+        value = (student * 0).sum().sqrt()
+        graphs.append(value.requires_grad)
+        return value
+
+    make_trainer(alone).run()
+    distil(distilled, [DistillationTerm(root, 0.0)])
+    assert same(alone, distilled)
+    assert graphs == [False] * 8
+
+
 def test_no_term_is_no_handler():
     alone, distilled = seeded(Net), seeded(Net)
     make_trainer(alone).run()

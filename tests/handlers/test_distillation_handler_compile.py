@@ -22,9 +22,25 @@ from ignite.engine import Events
 
 from monai_kd.handlers import DistillationHandler, DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher
-from tests.handlers.engine_case import Net, On, distil, hint, make_trainer, same, seeded, soften, teacher_net
+from tests.handlers.engine_case import Net as InplaceNet
+from tests.handlers.engine_case import On, distil, hint, make_trainer, same, seeded, soften
+from tests.handlers.engine_case import teacher_net as inplace_teacher_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
+
+
+class Net(InplaceNet):
+    """Without an in-place activation: switching that would compile the network anew, whatever becomes of hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu.inplace = False
+
+
+def teacher_net() -> Any:
+    network = inplace_teacher_net()
+    network.relu.inplace = False
+    return network
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +85,8 @@ def test_student_that_was_compiled_and_called_before(how, given):
     adapter, students, image = ChannelAdapter(4, 6), [seeded(Net), seeded(Net)], torch.randn(2, 1, 16, 16)
     distil(students[0], make_terms(adapter))
     network = how(students[1])
-    with torch.no_grad():
-        network.eval()(image)
-        network.train()
+    network.train()(image)  # as training will call it
+    students[1].load_state_dict(seeded(Net).state_dict())
     handler = DistillationHandler(Teacher(teacher_net()), make_terms(adapter), student=students[1] if given else None)
     make_trainer(network, [handler]).run()
     assert same(*students)

@@ -44,9 +44,7 @@ def write(folder: Path, name: str, content: dict[str, Any]) -> Path:
 
 
 class TestBundle:
-    @pytest.mark.parametrize(
-        "name", ["inference.json", "inference.yaml", "inference.yml", "train.json"]
-    )
+    @pytest.mark.parametrize("name", ["inference.json", "inference.yaml", "inference.yml", "train.json"])
     def test_network_with_references_and_expressions(self, tmp_path, name):
         network = load_bundle_network(write(tmp_path, name, CONFIG))
         assert isinstance(network, UNet)
@@ -96,7 +94,9 @@ class TestBundle:
 
     def test_without_network(self, tmp_path):
         write(tmp_path, "inference.json", {"bundle_root": "."})
-        with pytest.raises(ValueError, match="must be an id in the configuration of .*, but got .network_def. or .*; there is none"):
+        with pytest.raises(
+            ValueError, match="must be an id in the configuration of .*, but got .network_def. or .*; there is none"
+        ):
             load_bundle_network(tmp_path)
 
 
