@@ -1,0 +1,150 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A training that stops and goes on reaches what the uninterrupted one reaches, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.bundles.journey import BUNDLES, DATA, LIVER, ROOT, SMALL, run_configs
+
+pytestmark = pytest.mark.slow
+RESUME = ["train.yaml", "resume.yaml"]
+
+
+@pytest.fixture(scope="module")
+def options(walked) -> dict[str, Any]:
+    """Distillation on LiTS's phantoms in epochs that cut the pass over the data short; four epochs are planned."""
+    folder = walked(LIVER)
+    return SMALL[LIVER] | {
+        "dataset_dir": str(folder / "data" / DATA[LIVER]),
+        "teacher_ckpt": str(folder / LIVER / "models" / "teacher.pt"),
+        "max_epochs": 4,
+        "decay_epochs": 4,
+        "tensorboard": False,
+    }
+
+
+def state(root: Path, epoch: int) -> dict[str, Any]:
+    """What was written after an epoch."""
+    return torch.load(root / "models" / "resume" / f"model_checkpoint_epoch={epoch}.pt", weights_only=True)
+
+
+def assert_equal(root: Path, other: Path) -> None:
+    """Student, optimizer, learning rate, iteration and best score after epoch 4."""
+    one, two = state(root, 4), state(other, 4)
+    assert one["trainer"] == two["trainer"]
+    assert one["lr_scheduler"] == two["lr_scheduler"]
+    assert one["best"] == two["best"]
+    torch.testing.assert_close(one["model"], two["model"], rtol=0, atol=0)
+    torch.testing.assert_close(one["optimizer"], two["optimizer"], rtol=0, atol=0)
+    models = [torch.load(path / "models" / "model.pt", weights_only=True) for path in (root, other)]
+    torch.testing.assert_close(*models, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def straight(options, tmp_path_factory) -> Path:
+    """Four epochs in one go."""
+    root = tmp_path_factory.mktemp("straight")
+    run_configs(BUNDLES[LIVER], ["train.yaml"], bundle_root=str(root), **options)
+    return root
+
+
+@pytest.fixture(scope="module")
+def stopped(options, tmp_path_factory) -> Path:
+    """Two of four epochs."""
+    root = tmp_path_factory.mktemp("stopped")
+    run_configs(BUNDLES[LIVER], ["train.yaml"], bundle_root=str(root), **(options | {"max_epochs": 2}))
+    return root
+
+
+def copied(root: Path, target: Path) -> Path:
+    return Path(shutil.copytree(root, target / "copy"))
+
+
+def test_two_epochs_and_two_are_four(options, straight, stopped, tmp_path):
+    root = copied(stopped, tmp_path)
+    run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
+    assert_equal(root, straight)
+    assert not torch.equal(*(next(iter(state(root, epoch)["model"].values())) for epoch in (2, 4)))
+
+
+def test_checkpoint_that_was_cut_off_is_passed_over(options, straight, stopped, tmp_path, caplog):
+    root = copied(stopped, tmp_path)
+    newest = root / "models" / "resume" / "model_checkpoint_epoch=2.pt"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
+    assert f"{newest} cannot be read and is passed over" in caplog.text
+    assert_equal(root, straight)
+
+
+def test_killed_in_an_epoch_it_goes_on(options, straight, tmp_path):
+    config = BUNDLES[LIVER] / "configs" / "train.yaml"
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), "--bundle_root", str(tmp_path)]
+    words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    first = tmp_path / "models" / "resume" / "model_checkpoint_epoch=1.pt"
+    while process.poll() is None and not _readable(first):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said[-2000:]
+    assert not first.with_name("model_checkpoint_epoch=4.pt").exists()
+    run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(tmp_path), **options)
+    assert_equal(tmp_path, straight)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return bool(torch.load(path, weights_only=True))
+    except (OSError, RuntimeError, EOFError):
+        return False
+
+
+def test_worse_epochs_leave_the_best_weights(options, stopped, tmp_path):
+    """Before it stopped, the run had reached a score that the two epochs to come do not reach."""
+    root = copied(stopped, tmp_path)
+    for epoch in (1, 2):
+        before = state(root, epoch) | {"best": {"_saved": [(0.99, "model.pt")]}}
+        torch.save(before, root / "models" / "resume" / f"model_checkpoint_epoch={epoch}.pt")
+    best = (root / "models" / "model.pt").read_bytes()
+    run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
+    assert state(root, 4)["best"] == {"_saved": [(0.99, "model.pt")]}
+    assert (root / "models" / "model.pt").read_bytes() == best
+
+
+def test_more_epochs_follow_the_longer_cosine(options, stopped, tmp_path):
+    """Two of four epochs planned, then eight: the learning rate is that of epoch 2 to 4 of eight."""
+    root = copied(stopped, tmp_path)
+    plan = {"max_epochs": 4, "decay_epochs": 8}
+    workflow = run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **(options | plan))
+    scheduler = workflow.parser.get_parsed_content("lr_scheduler")
+    assert scheduler.get_last_lr() == [pytest.approx(1e-3 * 0.5)]
+
+
+def test_nothing_to_resume_is_said(options, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(tmp_path), **options)
+    causes, error = [], caught.value
+    while error is not None:
+        causes.append(str(error))
+        error = error.__cause__
+    assert any("must hold a readable checkpoint of `model`" in cause for cause in causes)
