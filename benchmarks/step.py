@@ -142,7 +142,8 @@ def step(size: int = 384, batch: int = 4, steps: int = 4, rounds: int = 9, threa
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    on_cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
     print(f"RA-UNet -> ENet, EMKD, {batch} x 1 x {size} x {size}, {where}, torch {torch.__version__}, amp {amp}")
     trainers = {kind: _trainer(kind, size, batch, steps, device, amp) for kind in KINDS}
     for trainer in trainers.values():
@@ -154,10 +155,11 @@ def step(size: int = 384, batch: int = 4, steps: int = 4, rounds: int = 9, threa
     ratios = [b / a for a, b in zip(times["reference"], times["distillation"])]
     for kind in KINDS:
         print(f"{kind:<13} {statistics.median(times[kind]) * 1e3:9.1f} ms a step (median of {rounds} rounds)")
-    print(f"time ratio    {statistics.median(ratios):9.3f}    (min {min(ratios):.3f}, max {max(ratios):.3f}; goal <= 1.03)")
+    spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}"
+    print(f"time ratio    {statistics.median(ratios):9.3f}    ({spread}; goal <= 1.03)")
     del trainers
-    command = [sys.executable, __file__, "memory", "--size", str(size), "--batch", str(batch), "--amp", str(amp), "--kind"]
-    peaks = {kind: json.loads(subprocess.check_output([*command, kind]).splitlines()[-1]) for kind in KINDS}
+    command = [sys.executable, __file__, "memory", "--size", str(size), "--batch", str(batch), "--amp", str(amp)]
+    peaks = {kind: json.loads(subprocess.check_output([*command, "--kind", kind]).splitlines()[-1]) for kind in KINDS}
     for kind in KINDS:
         print(f"{kind:<13} {peaks[kind] / 2**20:9.1f} MiB peak")
     print(f"memory ratio  {peaks['distillation'] / peaks['reference']:9.3f}    (goal <= 1.05)")

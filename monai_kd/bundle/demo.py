@@ -21,14 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from monai.transforms import LoadImage, Orientation
 
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.bundle.run_stage import run_stage
-from monai_kd.data import ct_phantom, folder_cases, k_fold, lits_cases, write_dicom_series, write_phantoms
+from monai_kd.data import ct_phantom, k_fold, lits_cases, write_dicom_series, write_phantoms
 from monai_kd.report import (
     OverlayCase,
     Table,
@@ -58,8 +57,8 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 10, num
     """
     Train a teacher, a student alone and the same student distilled (EMKD) on generated CT; evaluate the three.
 
-    It runs the bundle ``liver_tumor_ct_emkd``, the very one for LiTS, with small images and few epochs: 5 minutes on two
-    CPU cores. Each call writes to a folder of its own.
+    It runs the bundle ``liver_tumor_ct_emkd``, the very one for LiTS, with small images and few epochs: 5 minutes on
+    two CPU cores. Each call writes to a folder of its own.
 
     Args:
         output_dir: folder for the data, the bundle with its checkpoints, and the page.
@@ -153,7 +152,7 @@ def _pictures(bundle: Path, cases: list[dict[str, str]]) -> dict[str, bytes]:
         output = bundle / "eval" / f"predictions_{checkpoint}"
         teacher = {"_target_": "monai_kd.networks.nets.RAUNet", "in_channels": 1, "out_channels": len(CLASSES) + 1}
         _infer(bundle, checkpoint, output, cases, **({"network_def": teacher} if checkpoint == "teacher" else {}))
-        masks[name] = [orient(load(next(output.glob(f"{case['case'].replace('volume', '*volume')}*")))) for case in cases]
+        masks[name] = [orient(load(next(output.glob(f"{case['case']}*")))) for case in cases]
     rows = []
     for i, case in enumerate(cases):
         image, label = orient(load(case["image"])), orient(load(case["label"]))

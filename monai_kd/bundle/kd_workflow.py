@@ -49,6 +49,7 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
     Raises:
         ValueError: with the nearest ids.
     """
+    where = ", ".join(map(str, ensure_tuple(config_file)))
     parser = ConfigParser()
     parser.read_config(config_file)
     for key in override:
@@ -64,7 +65,7 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
                 nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
                 hint = "; did you mean " + " or ".join(f"`{'::'.join([*path[:depth], name])}`" for name in nearest) + "?"
                 raise ValueError(
-                    f"`{key}` must be an entry of {config_file}, but got an unknown one{hint if nearest else '.'}"
+                    f"`{key}` must be an entry of {where}, but got an unknown one{hint if nearest else '.'}"
                 )
 
 

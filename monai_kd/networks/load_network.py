@@ -59,8 +59,9 @@ def load_bundle_network(bundle: Path, identifiers: Sequence[str] = NETWORK_IDS) 
                     network = network()
                 return network.cpu() if isinstance(network, nn.Module) else network
         known.update(name for name in parser.get() if str(name).endswith(("_def", "network", "net")))
+    asked = " or ".join(map(repr, identifiers))
     raise ValueError(
-        f"`network` must be an id in the configuration of {bundle.name}, but got {' or '.join(map(repr, identifiers))}; "
+        f"`network` must be an id in the configuration of {bundle.name}, but got {asked}; "
         f"there is {', '.join(sorted(known)) or 'none'}."
     )
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from monai.bundle import ConfigWorkflow
 from monai.networks.nets import UNet
 
@@ -34,11 +33,10 @@ FROM_ENGINE = "$monai.handlers.from_engine(['pred', 'label'])"
 
 def overlay_of(readme: Path) -> str:
     """The block of YAML that attaches a DistillationHandler."""
-    text = readme.read_text("utf-8")
-    return re.search(r"^```yaml\n(# distil.yaml\n.*?)^```", text, re.M | re.S)[1]
+    return re.search(r"^```yaml\n((?:(?!```).)*DistillationHandler.*?)^```", readme.read_text("utf-8"), re.M | re.S)[1]
 
 
-OVERLAY = overlay_of(next(iter(BUNDLES.values())) / "docs" / "README.md")
+OVERLAY = overlay_of(ROOT / "README.md")
 
 
 def network(channels: list[int]) -> dict[str, Any]:
@@ -75,6 +73,8 @@ def plain_bundle(data: Path) -> dict[str, Any]:
         "train_handlers": "@train::handlers",
     }
     validation = {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": 1}
+    saver = {"_target_": "CheckpointSaver", "save_dir": "$@bundle_root + '/models'", "save_dict": {"model": "@network"}, "save_final": True}
+    saver |= {"final_filename": "model.pt"}
     return {
         "imports": ["$import glob"],
         "bundle_root": ".",
@@ -88,7 +88,7 @@ def plain_bundle(data: Path) -> dict[str, Any]:
         "train": {
             "dataset": {"_target_": "CacheDataset", "data": "$@data[:3]", "transform": {"_target_": "Compose"}},
             "dataloader": {"_target_": "DataLoader", "dataset": "@train::dataset", "batch_size": 1, "shuffle": True},
-            "handlers": [validation],
+            "handlers": [validation, saver],
             "trainer": trainer,
         },
         "validate": {
@@ -116,7 +116,7 @@ def bundle(tmp_path_factory) -> Path:
         config |= {"inference.json": {"network_def": network([8, 16, 32])}} if name == "teacher" else {}
         for file, content in config.items():
             (folder / name / "configs" / file).write_text(json.dumps(content))
-    (folder / "plain" / "configs" / "distil.yaml").write_text(OVERLAY.replace("/workspace/teacher_bundle", str(folder / "teacher")))
+    (folder / "plain" / "distil.yaml").write_text(OVERLAY.replace("path/to/teacher_bundle", str(folder / "teacher")))
     (folder / "teacher" / "models").mkdir()
     torch.save(UNet(3, 1, 2, [8, 16, 32], [2, 2]).state_dict(), folder / "teacher" / "models" / "model.pt")
     return folder / "plain"
@@ -125,7 +125,7 @@ def bundle(tmp_path_factory) -> Path:
 def dice_and_weights(bundle: Path, *overlays: str, **override: Any) -> tuple[float, dict[str, torch.Tensor]]:
     """Validation Dice after training, and the network's weights."""
     with undisturbed():
-        files = [str(bundle / "configs" / file) for file in ("train.json", *overlays)]
+        files = [str(bundle / file) for file in ("configs/train.json", *overlays)]
         workflow = ConfigWorkflow(files, logging_file=False, bundle_root=str(bundle), **override)
         workflow.initialize()
         workflow.run()
@@ -144,17 +144,13 @@ def test_weight_0_is_the_baseline_to_the_last_digit_and_any_other_is_not(bundle)
     assert not any(torch.equal(weights_1[key], value) for key, value in weights.items() if value.ndim > 1)
 
 
-def test_command_of_the_readme_runs(bundle, capsys):
-    readme = (next(iter(BUNDLES.values())) / "docs" / "README.md").read_text("utf-8")
-    (command,) = re.findall(r"^python -m monai.bundle run .*distil.yaml.*$", readme, re.M)
+def test_command_of_the_readme_runs(bundle):
+    (command,) = re.findall(r"python -m monai.bundle run [^`]*distil.yaml[^`]*", (ROOT / "README.md").read_text("utf-8"))
     run_command(shlex.split(command), bundle)
-    assert "input summary" in capsys.readouterr().out
+    assert (bundle / "models" / "model.pt").is_file()
 
 
 def test_overlay_is_short_and_the_same_everywhere():
     assert len(OVERLAY.splitlines()) <= 8
-    assert yaml.safe_load(OVERLAY)["train::trainer::train_handlers"] == "$[@distillation] + @train::handlers"
     for folder in BUNDLES.values():
         assert overlay_of(folder / "docs" / "README.md") == OVERLAY
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert OVERLAY in readme or "DistillationHandler" not in readme

@@ -9,140 +9,170 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The table of cases against numpy, and its two files."""
+"""The table that an evaluation leaves behind, one row a case and class."""
 
 from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+import torch.distributed as dist
+from monai.data import DataLoader, Dataset, DistributedSampler, MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.handlers import MeanDice, from_engine
-from monai.networks.utils import one_hot
+from monai.handlers import IgniteMetricHandler, MeanDice, from_engine
 from monai.transforms import AsDiscreted
-from torch import nn
-from torch.utils.data import DataLoader
 
 from monai_kd.handlers import CaseMetricsHandler
-from monai_kd.handlers.case_metrics_handler import case_name
+from monai_kd.metrics import RelativeVolumeDifferenceMetric, VolumeOverlapErrorMetric
+from monai_kd.report import read_cases
+
+PAIR = from_engine(["pred", "label"])
+SHAPE = (4, 4, 4)
 
 
-class Copy(nn.Module):
-    """Predicts what the image holds."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return one_hot(image, 3)
-
-
-def make_cases() -> list[dict[str, Any]]:
-    """Four cases of three classes; the last two have none of class 2, and in the last one it is predicted."""
-    draw = np.random.default_rng(0)
-    pairs = draw.integers(0, 3, size=(4, 2, 1, 6, 6)).astype(np.float32)
-    pairs[2:, 1][pairs[2:, 1] == 2] = 0
-    pairs[2, 0][pairs[2, 0] == 2] = 0
-    return [
-        {"image": torch.from_numpy(pred), "label": torch.from_numpy(label), "case": f"case_{i}"}
-        for i, (pred, label) in enumerate(pairs)
-    ]
+def volume(*counts: int, shift: int = 0) -> torch.Tensor:
+    """Classes 1, 2, ... with so many voxels each, one after the other from voxel `shift` on."""
+    flat = torch.zeros(64)
+    for label, count in enumerate(counts, start=1):
+        flat[shift : shift + count] = label
+        shift += count
+    return flat.reshape(1, *SHAPE)
 
 
-def evaluate(handler: CaseMetricsHandler, cases: list[dict[str, Any]], **kwargs: Any) -> None:
-    options = {"include_background": False, "output_transform": from_engine(["pred", "label"])}
+CASES = [  # name, label, what the "network" predicts
+    ("a", volume(8, 4), volume(8, 4)),
+    ("b", volume(10, 0), volume(10, 6, shift=5)),  # no class 2, but 6 voxels of it are predicted
+    ("c", volume(6, 2), volume(0, 0)),
+]
+
+
+def evaluate(folder: Path, cases: Any = CASES, classes: Any = ("organ", "tumor"), sampler: bool = False, **kwargs: Any) -> None:
+    """MONAI's evaluator on the cases; the image of a case is what the network gives."""
+    items = [{"image": pred, "label": label, "case": name} for name, label, pred in cases]
+    data = Dataset(kwargs.pop("items", items))
+    one = DistributedSampler(data, even_divisible=False, shuffle=False) if sampler else None
+    metrics = {"voe": VolumeOverlapErrorMetric(False), "rvd": RelativeVolumeDifferenceMetric(False)}
     SupervisedEvaluator(
         torch.device("cpu"),
-        DataLoader(cases, batch_size=1),
-        Copy(),
-        postprocessing=AsDiscreted(["pred", "label"], argmax=(True, False), to_onehot=3),
-        key_val_metric={"dice": MeanDice(**(options | kwargs))},
-        val_handlers=[handler],
+        DataLoader(data, batch_size=1, sampler=one),
+        torch.nn.Identity(),
+        postprocessing=AsDiscreted(["pred", "label"], to_onehot=3),
+        key_val_metric={"dice": MeanDice(include_background=False, output_transform=PAIR)},
+        additional_metrics={
+            name: IgniteMetricHandler(metric_fn=metric, output_transform=PAIR, save_details=kwargs.get("details", True))
+            for name, metric in metrics.items()
+        },
+        val_handlers=[CaseMetricsHandler(folder, classes)],
     ).run()
 
 
-def read(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def rows(folder: Path) -> list[dict[str, str]]:
     with open(folder / "cases.csv", newline="") as file:
-        return list(csv.DictReader(file)), json.loads((folder / "summary.json").read_text())
+        return list(csv.DictReader(file))
 
 
-def dice(pred: np.ndarray, label: np.ndarray) -> float:
-    return 2 * (pred & label).sum() / (pred.sum() + label.sum()) if label.any() else float("nan")
+EXPECTED = [
+    # case, class, dice, voe, rvd, label, prediction: by hand from the counts above
+    ["a", "organ", 1.0, 0.0, 0.0, 8, 8],
+    ["a", "tumor", 1.0, 0.0, 0.0, 4, 4],
+    ["b", "organ", 2 * 5 / 20, 1 - 5 / 15, 0.0, 10, 10],
+    ["b", "tumor", None, None, None, 0, 6],
+    ["c", "organ", 0.0, 1.0, -1.0, 6, 0],
+    ["c", "tumor", 0.0, 1.0, -1.0, 2, 0],
+]
 
 
-def test_rows_and_summary(tmp_path):
-    cases = make_cases()
-    evaluate(CaseMetricsHandler(tmp_path / "new" / "eval", ["liver", "tumour"], metrics=["dice"]), cases)
-    rows, summary = read(tmp_path / "new" / "eval")
-    assert list(rows[0]) == ["case", "class", "dice", "label_voxels", "pred_voxels"]
-    assert [(row["case"], row["class"]) for row in rows] == [
-        (f"case_{i}", name) for i in range(4) for name in ("liver", "tumour")
-    ]
-    values: dict[str, list[float]] = {"liver": [], "tumour": []}
-    for row, (case, index) in zip(rows, [(case, index) for case in cases for index in (1, 2)]):
-        pred, label = case["image"].numpy() == index, case["label"].numpy() == index
-        expected = dice(pred, label)
-        values[row["class"]].append(expected)
-        assert (row["dice"] == "") if np.isnan(expected) else (float(row["dice"]) == pytest.approx(expected))
-        assert (int(row["pred_voxels"]), int(row["label_voxels"])) == (pred.sum(), label.sum())
-    for name, own in values.items():
-        found = np.array([value for value in own if not np.isnan(value)])
-        entry = summary[name]["dice"]
-        assert entry["n"] == len(found) == (4 if name == "liver" else 2)
-        assert entry["mean"] == pytest.approx(found.mean())
-        assert entry["std"] == pytest.approx(found.std(ddof=1))
-        assert entry["median"] == pytest.approx(np.median(found))
-    assert (summary["tumour"]["cases"], summary["tumour"]["empty_labels"]) == (4, 2)
-    assert summary["tumour"]["false_positive_voxels"] == (cases[3]["image"] == 2).sum() > 0
-    assert summary["liver"]["false_positive_voxels"] == 0
+def assert_as_expected(folder: Path) -> None:
+    found = sorted(rows(folder), key=lambda row: (row["case"], row["class"]))
+    assert len(found) == len(EXPECTED)
+    for row, expected in zip(found, EXPECTED):
+        assert list(row) == ["case", "class", "dice", "voe", "rvd", "label_voxels", "pred_voxels"]
+        values = [float(value) if value else None for value in list(row.values())[2:]]
+        assert [row["case"], row["class"]] == expected[:2]
+        assert values == [value if value is None else pytest.approx(value) for value in expected[2:]]
 
 
-def test_class_that_is_in_no_label(tmp_path):
-    cases = make_cases()[2:]
-    evaluate(CaseMetricsHandler(tmp_path, ["liver", "tumour"], metrics=["dice"]), cases)
-    assert read(tmp_path)[1]["tumour"]["dice"] == {"mean": None, "std": None, "median": None, "n": 0}
+def test_values_are_those_of_the_counts(tmp_path):
+    evaluate(tmp_path / "new" / "folder")
+    assert_as_expected(tmp_path / "new" / "folder")
 
 
-def test_one_case_has_no_spread(tmp_path):
-    evaluate(CaseMetricsHandler(tmp_path, ["liver", "tumour"], metrics=["dice"]), make_cases()[:1])
-    assert read(tmp_path)[1]["liver"]["dice"]["std"] == 0.0
+def test_summary_counts_only_what_is_defined(tmp_path):
+    evaluate(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == ["organ", "tumor"]
+    dice = np.array([1.0, 0.5, 0.0])
+    assert summary["organ"]["dice"] == pytest.approx({"mean": 0.5, "std": dice.std(ddof=1), "median": 0.5, "n": 3})
+    tumor = summary["tumor"]
+    assert (tumor["cases"], tumor["empty_labels"], tumor["false_positive_voxels"]) == (3, 1, 6)
+    assert tumor["rvd"] == pytest.approx({"mean": -0.5, "std": np.std([0, -1], ddof=1), "median": -0.5, "n": 2})
 
 
-def test_second_evaluation_replaces_the_first(tmp_path):
-    handler = CaseMetricsHandler(str(tmp_path), ["liver", "tumour"], metrics=["dice"])
-    evaluate(handler, make_cases())
-    evaluate(handler, make_cases()[:1])
-    assert len(read(tmp_path)[0]) == 2
+def test_report_reads_the_table(tmp_path):
+    evaluate(tmp_path)
+    cases = read_cases(tmp_path / "cases.csv")
+    assert [(case.case, case.class_name) for case in cases][:2] == [("a", "organ"), ("a", "tumor")]
+    assert np.isnan(cases[3].metrics["dice"])
+    assert cases[3].pred_voxels == 6
+
+
+def test_class_that_no_case_has(tmp_path):
+    evaluate(tmp_path, cases=[("a", volume(8), volume(8)), ("b", volume(4), volume(4))])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["tumor"]["dice"] == {"mean": None, "std": None, "median": None, "n": 0}
+
+
+def test_case_without_a_name_is_named_after_its_file(tmp_path):
+    """A file of NIfTI, or the folder of a DICOM series."""
+    names = {"scan.nii.gz": "scan", "deep/scan.nii": "scan", "a/1.2.3": "1.2.3", "": "unknown"}
+    for path, name in names.items():
+        image = MetaTensor(volume(8), meta={"filename_or_obj": path})
+        evaluate(tmp_path, items=[{"image": image, "label": MetaTensor(volume(8))}])
+        assert rows(tmp_path)[0]["case"] == name
+
+
+def test_evaluations_replace_each_other_as_a_whole(tmp_path):
+    evaluate(tmp_path)
+    with pytest.raises(ValueError, match="`classes` must name the 2 classes of `dice`"):
+        evaluate(tmp_path, classes=["organ"])
+    assert_as_expected(tmp_path)
+    evaluate(tmp_path, cases=CASES[:1])
+    assert [row["case"] for row in rows(tmp_path)] == ["a", "a"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "summary.json"]
 
 
-@pytest.mark.parametrize(
-    ("item", "name"),
-    [
-        ({"case": 7, "image": torch.zeros(1)}, "7"),
-        ({"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": "/data/case_3.nii.gz"})}, "case_3"),
-        ({"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": "/data/series_9"})}, "series_9"),
-        ({"image": torch.zeros(1)}, "unknown"),
-    ],
-)
-def test_name_of_a_case(item, name):
-    assert case_name(item) == name
+def test_metric_without_details_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`voe` must be a metric with `save_details=True`, but got \['dice'\]"):
+        evaluate(tmp_path, details=False)
 
 
-class TestRefuses:
-    def test_no_class(self, tmp_path):
-        with pytest.raises(ValueError, match="`classes` must name at least one foreground class, but got none"):
-            CaseMetricsHandler(tmp_path, [])
+def test_no_class_is_refused():
+    with pytest.raises(ValueError, match="`classes` must name at least one foreground class, but got none"):
+        CaseMetricsHandler("eval", [])
 
-    def test_other_number_of_classes(self, tmp_path):
-        with pytest.raises(ValueError, match=r"`classes` must name the 2 classes of `dice`, but got \['liver'\]"):
-            evaluate(CaseMetricsHandler(tmp_path, ["liver"], metrics=["dice"]), make_cases())
-        assert not (tmp_path / "cases.csv").exists()
 
-    def test_metric_without_details(self, tmp_path):
-        handler = CaseMetricsHandler(tmp_path, ["liver", "tumour"], metrics=["dice"])
-        with pytest.raises(ValueError, match=r"`dice` must be a metric with `save_details=True`, but got \[\]"):
-            evaluate(handler, make_cases(), save_details=False)
+def one_rank(rank: int, folder: str) -> None:
+    """Two of the three cases on the first rank, one on the second."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    evaluate(Path(folder) / "eval", sampler=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs torch with gloo")
+def test_uneven_cases_of_two_processes_come_together(tmp_path):
+    multiprocessing.set_forkserver_preload(["tests.handlers.test_case_metrics_handler"])
+    processes = torch.multiprocessing.start_processes(
+        one_rank, args=(str(tmp_path),), nprocs=2, join=False, start_method="forkserver"
+    )
+    while not processes.join():
+        pass
+    assert_as_expected(tmp_path / "eval")

@@ -178,6 +178,15 @@ class TestStudentIsLeftAlone:
             assert same(student, other)
             assert torch.equal(other.eval()(image), student.eval()(image))
 
+    def test_handler_copies_and_pickles(self):
+        handler, _ = distil(seeded(Net), [DistillationTerm(soften), feature_term()])
+        for other in (copy.deepcopy(handler), pickle.loads(pickle.dumps(handler))):
+            students = seeded(Net), seeded(Net)
+            for student, each in zip(students, (copy.deepcopy(handler), other)):
+                make_trainer(student, [each]).run()
+            assert same(*students)
+            assert other.adapters is not handler.adapters
+
     def test_validation_between_epochs_is_not_recorded(self):
         students, held, terms = [seeded(Net), seeded(Net)], [], [feature_term(), feature_term()]
         terms[1].adapters.load_state_dict(terms[0].adapters.state_dict())

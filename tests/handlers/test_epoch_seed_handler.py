@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Randomness of an epoch from the seed and the epoch alone."""
+"""Each epoch's randomness follows from the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -19,92 +19,91 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
-from monai.data import Dataset
-from monai.transforms import Compose, RandGaussianNoised, RandScaleIntensityd
-from torch.utils.data import DataLoader
+from ignite.engine import Engine
+from monai.data import CacheDataset, DataLoader
+from monai.transforms import Compose, EnsureTyped, RandGaussianNoised
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm, EpochSeedHandler
-from monai_kd.networks import Teacher
-from tests.handlers.engine_case import Net, On, make_data, make_trainer, seeded, soften, teacher_net
+from monai_kd.handlers import EpochSeedHandler
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
+ITEMS = [{"image": torch.full((1, 2, 2), float(number))} for number in range(10)]
+
+
+def dataset() -> CacheDataset:
+    """Ten items that a random transform changes."""
+    noise = RandGaussianNoised("image", prob=0.5, std=0.1)
+    return CacheDataset(ITEMS, Compose([EnsureTyped("image", track_meta=False), noise]), progress=False)
 
 
 def run(
-    handler: EpochSeedHandler, epochs: int = 3, start: int = 0, others: Any = (), **kwargs: Any
+    epochs: int, resume_from: int = 0, seed: int = 0, workers: int = 0, epoch_length: int | None = None, draws: int = 0
 ) -> list[torch.Tensor]:
-    """The images of each iteration, of a process whose random state is another each time."""
-    seen: list[torch.Tensor] = []
-    note = On(
-        Events.ITERATION_COMPLETED, lambda engine: seen.append(torch.stack([b["image"] for b in engine.state.batch]))
-    )
-    trainer = make_trainer(seeded(lambda: Net(dropout=0.5)), [handler, *others, note], epochs=epochs, **kwargs)
-    dataset = Dataset(
-        make_data(), Compose([RandGaussianNoised("image", prob=1.0), RandScaleIntensityd("image", 0.5, 0.5)])
-    )
-    handler.dataset = dataset
-    trainer.data_loader = DataLoader(dataset, batch_size=2, shuffle=True)
-    trainer.state.epoch, trainer.state.iteration = start, start * trainer.state.epoch_length
-    random.seed()
-    np.random.seed(None)
-    torch.seed()
-    trainer.run()
-    return seen
+    """The batches of each epoch, [(iterations, items, ...)], with `draws` random numbers taken on the way."""
+    data = dataset()
+    loader = DataLoader(data, batch_size=3, shuffle=True, num_workers=workers)
+    seen: dict[int, list[torch.Tensor]] = {}
+
+    def step(engine: Engine, batch: Any) -> None:
+        seen.setdefault(engine.state.epoch, []).append(torch.cat([batch["image"].as_tensor().mean((1, 2, 3)), torch.rand(1)]))
+        for _ in range(draws):
+            torch.rand(1), np.random.rand(), random.random()
+
+    engine = Engine(step)
+    EpochSeedHandler(seed, data).attach(engine)
+    length = epoch_length or len(loader)
+    if resume_from:
+        engine.load_state_dict({"epoch_length": length, "max_epochs": epochs, "iteration": resume_from * length})
+        engine.state.max_epochs = epochs
+    engine.run(loader, max_epochs=epochs, epoch_length=length)
+    return [torch.cat(seen[epoch]) for epoch in sorted(seen)]
 
 
-def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other))
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("epoch_length", [None, 3], ids=["whole", "short"])
+def test_resumed_epochs_see_the_same_batches(workers, epoch_length):
+    """Also where an epoch ends in the middle of a pass over the data."""
+    straight = run(4, workers=workers, epoch_length=epoch_length)
+    resumed = run(4, resume_from=2, workers=workers, epoch_length=epoch_length)
+    assert len(straight) == 4
+    assert len(resumed) == 2
+    for one, other in zip(straight[2:], resumed):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_run_is_repeated_by_its_seed_alone():
-    first = run(EpochSeedHandler(4))
-    assert equal(first, run(EpochSeedHandler(4)))
-    assert not equal(first, run(EpochSeedHandler(5)))
-    assert not equal(first[:4], first[4:8])
+def test_short_epochs_are_drawn_from_all_items():
+    """Each starts a pass of its own, instead of going through what the one before has left."""
+    epochs = [{round(value) for value in epoch.reshape(2, 4)[:, :3].flatten().tolist()} for epoch in run(6, epoch_length=2)]
+    assert any(len(one & other) > 2 for one, other in zip(epochs, epochs[1:]))  # 6 of 10 and the other 4 share 2 at most
+    assert len(set(map(frozenset, epochs))) > 1
 
 
-@pytest.mark.parametrize("length", [None, 3, 6])
-def test_resumed_run_goes_on_as_the_whole_one(length):
-    """Also of epochs that end within a pass over the data, or after it."""
-    whole, options = run(EpochSeedHandler(4), epoch_length=length), {"epoch_length": length}
-    assert equal(run(EpochSeedHandler(4), start=2, **options), whole[2 * (length or 4) :])
+def test_what_a_step_draws_does_not_reach_the_next_epoch():
+    """Dropout in a teacher's or student's step, or none: the following batches are the same."""
+    quiet, busy = run(2), run(2, draws=3)
+    torch.testing.assert_close(quiet[1][:4], busy[1][:4], rtol=0, atol=0)
 
 
-def test_second_run_of_a_trainer_is_the_first():
-    handler, seen = EpochSeedHandler(1), []
-    trainer = make_trainer(seeded(Net), [handler, On(Events.EPOCH_STARTED, lambda engine: seen.append(torch.rand(1)))])
-    trainer.run()
-    trainer.run()
-    assert seen[:2] == seen[2:]
+def test_epochs_and_seeds_differ():
+    one, other = run(2), run(2, seed=1)
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], other[0])
+    torch.testing.assert_close(run(2)[1], one[1], rtol=0, atol=0)
 
 
-def test_distillation_sees_the_same_batches():
-    teacher = DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften)])
-    assert equal(run(EpochSeedHandler(2)), run(EpochSeedHandler(2), others=[teacher]))
+def seeded(rank: int, epoch: int, monkeypatch: Any) -> tuple[float, float, float]:
+    monkeypatch.setattr("monai_kd.handlers.epoch_seed_handler.get_rank", lambda: rank)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.epoch = epoch
+    EpochSeedHandler(seed=3)(engine)
+    return random.random(), float(np.random.rand()), float(torch.rand(1))
 
 
-def test_all_sources_of_randomness():
-    handler, draws = EpochSeedHandler(3), []
-    draw = lambda engine: draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: E731
-    for _ in range(2):
-        random.seed()
-        np.random.seed(None)
-        torch.seed()
-        make_trainer(seeded(Net), [handler, On(Events.EPOCH_STARTED, draw)]).run()
-    assert draws[:2] == draws[2:]
-    assert len({value for row in draws[:2] for value in row}) == 6
+def test_ranks_differ_in_all_sources(monkeypatch):
+    draws = [seeded(rank, epoch, monkeypatch) for rank in (0, 1) for epoch in (1, 2)]
+    for source in zip(*draws):
+        assert len(set(source)) == 4
+    assert seeded(1, 2, monkeypatch) == draws[3]
 
 
-def test_ranks_differ(monkeypatch):
-    draws = []
-    for rank in (0, 1, 0):
-        monkeypatch.setattr("monai_kd.handlers.epoch_seed_handler.get_rank", lambda rank=rank: rank)
-        draw = On(Events.EPOCH_STARTED, lambda engine: draws.append(torch.rand(1).item()))
-        make_trainer(seeded(Net), [EpochSeedHandler(3), draw], epochs=1).run()
-    assert draws[0] == draws[2] != draws[1]
-
-
-def test_seed():
+def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="`seed` must not be negative, but got -1"):
         EpochSeedHandler(-1)

@@ -66,15 +66,17 @@ class TestBundle:
         write(tmp_path, "train.yaml", CONFIG)
         assert isinstance(load_bundle_network(tmp_path), UNet)
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_on_the_device_of_its_configuration_is_brought_to_the_cpu(self, tmp_path):
-        config = CONFIG | {
-            "net_def": UNET,
-            "network_def": None,
-            "network": "$@net_def.to('meta').to_empty(device='cpu')",
-        }
-        config.pop("network_def")
+        config = {"plain": UNET, "network": "$@plain.cuda()"} | {key: CONFIG[key] for key in ("classes", "channels")}
         network = load_bundle_network(write(tmp_path, "inference.json", config))
         assert next(network.parameters()).device.type == "cpu"
+
+    def test_that_is_a_callable_in_its_configuration_is_built(self, tmp_path):
+        config = CONFIG | {"teacher_def": UNET | {"_mode_": "callable", "out_channels": 4}}
+        network = load_bundle_network(write(tmp_path, "inference.json", config), ["teacher_def"])
+        assert network.out_channels == 4
 
     def test_imports_and_bundle_root(self, tmp_path):
         config = {
@@ -98,6 +100,11 @@ class TestBundle:
             ValueError, match="must be an id in the configuration of .*, but got .network_def. or .*; there is none"
         ):
             load_bundle_network(tmp_path)
+
+    def test_unknown_id_with_those_that_there_are(self, tmp_path):
+        write(tmp_path, "inference.json", CONFIG)
+        with pytest.raises(ValueError, match="but got 'teacher_def'; there is network_def"):
+            load_bundle_network(tmp_path, ["teacher_def"])
 
 
 class TestTorchScript:

@@ -1,0 +1,103 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is told before a training, and which training is refused."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import ValidationHandler
+
+from monai_kd.bundle import log_run
+from monai_kd.handlers import DistillationHandler, DistillationTerm, LinearSchedule
+from monai_kd.losses import KDLoss
+from monai_kd.networks import Teacher, TeacherTeam
+
+SLICES = [{"case": case, "slice": number} for case in ("a", "b") for number in range(3)]
+
+
+def start(
+    items: Any = SLICES, validation: Any = ({"case": "c"},), batch: int = 2, interval: int = 1, terms: Any = (), **kwargs: Any
+) -> None:
+    """`log_run` on a trainer of two epochs."""
+    network = torch.nn.Conv2d(1, 2, 1)
+    evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset(validation), batch_size=1), network)
+    handlers = [ValidationHandler(interval, evaluator)]
+    if terms:
+        handlers.append(DistillationHandler(kwargs.pop("teacher", Teacher(torch.nn.Conv2d(1, 2, 3))), terms))
+    trainer = SupervisedTrainer(
+        torch.device("cpu"),
+        2,
+        DataLoader(Dataset(items), batch_size=batch, drop_last=True),
+        kwargs.pop("network", network),
+        torch.optim.SGD(network.parameters(), 0.1),
+        torch.nn.MSELoss(),
+        train_handlers=handlers,
+    )
+    log_run(trainer, evaluator, handlers, "models/model.pt")
+
+
+@pytest.fixture
+def told(caplog) -> Any:
+    caplog.set_level(logging.INFO, "monai_kd")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_three_lines_tell_what_is_trained(told):
+    start(terms=[DistillationTerm(KDLoss(), 0.1), DistillationTerm(KDLoss(), LinearSchedule(0, 1, 5), name="late")])
+    assert told() == [
+        "training Conv2d (4 parameters) to models/model.pt: 2 epochs of 3 iterations of 2",
+        "on 6 slices of 2 cases, validated on 1 case",
+        "distilled from Conv2d by 0.1 kd + scheduled late",
+    ]
+
+
+def test_other_data_and_no_teacher(told):
+    start([{"case": "a"}, {"case": "b"}], validation=[1, 2, 3], batch=1)
+    assert told()[1:] == ["on 2 cases, validated on 3 items", "without distillation"]
+
+
+def test_team_is_named(told):
+    team = TeacherTeam([Teacher(torch.nn.Conv2d(1, 2, 1)), Teacher(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1)))])
+    start(terms=[DistillationTerm(KDLoss())], teacher=team)
+    assert told()[2] == "distilled from Conv2d, Sequential by 1 kd"
+
+
+def test_case_on_both_sides_is_warned_of(told):
+    start(validation=[{"case": "b"}, {"case": "c"}])
+    assert told()[-1] == "b: both trained and validated on, scores will be too good"
+
+
+def test_other_ranks_are_silent_but_refuse(told, monkeypatch):
+    monkeypatch.setattr(sys.modules["monai_kd.bundle.log_run"], "get_rank", lambda: 1)
+    start()
+    assert told() == []
+    with pytest.raises(ValueError, match="batch_size"):
+        start(batch=7)
+
+
+def test_dataset_below_one_batch_is_refused():
+    """MONAI skips such a training with a warning, and no weights are written."""
+    with pytest.raises(ValueError, match="`batch_size` must not exceed the size of the training dataset, but got 7 and 6"):
+        start(batch=7)
+
+
+def test_training_that_is_never_validated_is_refused():
+    with pytest.raises(ValueError, match="`val_interval` must not exceed `max_epochs`, but got 3 and 2; no epoch"):
+        start(interval=3)
+    start(interval=2)

@@ -1,0 +1,106 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which volumes lie below a path."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from monai.transforms import LoadImage
+
+from monai_kd.data import find_volumes, write_dicom_series
+
+VOLUME = np.zeros((4, 4, 3), dtype=np.int16)
+
+
+def series(folder: Path, name: str = "one") -> Path:
+    write_dicom_series(folder, VOLUME, np.diag([-1.0, -1.0, 2.0, 1.0]), name=name)
+    return folder
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def cases(path: Path, pattern: str = "*") -> dict[str, str]:
+    return {item["case"]: item["image"] for item in find_volumes(path, pattern)}
+
+
+def test_files_and_series_at_any_depth(tmp_path):
+    touch(tmp_path / "a.nii.gz", tmp_path / "b.NII", tmp_path / "deep" / "er" / "c.nrrd", tmp_path / "m.mha")
+    touch(tmp_path / "notes.txt", tmp_path / ".hidden.nii", tmp_path / ".cache" / "d.nii.gz", tmp_path / "empty")
+    series(tmp_path / "patient" / "ct")
+    assert cases(tmp_path) == {
+        "a": f"{tmp_path}/a.nii.gz",
+        "b": f"{tmp_path}/b.NII",
+        "m": f"{tmp_path}/m.mha",
+        "deep_er_c": f"{tmp_path}/deep/er/c.nrrd",
+        "patient_ct": f"{tmp_path}/patient/ct",
+    }
+
+
+def test_one_file_and_one_series(tmp_path):
+    touch(tmp_path / "a.b.nii.gz")
+    assert cases(tmp_path / "a.b.nii.gz") == {"a.b": f"{tmp_path}/a.b.nii.gz"}
+    assert cases(series(tmp_path / "1.2.3")) == {"1.2.3": f"{tmp_path}/1.2.3"}
+
+
+def test_series_of_files_without_suffix(tmp_path):
+    for number, path in enumerate(sorted(series(tmp_path / "ct").iterdir())):
+        path.rename(path.with_name(f"image_{number}"))
+    (path,) = cases(tmp_path).values()
+    assert LoadImage(image_only=True)(path).shape == VOLUME.shape
+
+
+def test_cases_of_one_file_name_stay_apart(tmp_path):
+    """KiTS19 calls every volume imaging.nii.gz, and every series has a slice_0000.dcm."""
+    touch(*(tmp_path / f"case_0000{number}" / "imaging.nii.gz" for number in range(3)))
+    touch(*(tmp_path / f"case_0000{number}" / "segmentation.nii.gz" for number in range(3)))
+    series(tmp_path / "x"), series(tmp_path / "y")
+    assert set(cases(tmp_path, "imaging*")) == {f"case_0000{number}_imaging" for number in range(3)}
+    assert set(cases(tmp_path, "[xy]")) == {"x", "y"}
+    assert len(cases(tmp_path)) == 8
+
+
+def test_order_is_that_of_the_paths(tmp_path):
+    touch(*(tmp_path / name for name in ("c.nii", "a.nii", "b.nii")))
+    assert list(cases(tmp_path)) == ["a", "b", "c"]
+
+
+def test_nothing_is_said(tmp_path):
+    touch(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"`path` must be a volume or a folder .* but got .*nowhere, which is not"):
+        find_volumes(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"must hold volumes .* that match 'ct\*', but got none in .*give the folder"):
+        find_volumes(tmp_path, "ct*")
+    one_slice = next(series(tmp_path / "ct").iterdir())
+    with pytest.raises(FileNotFoundError, match="of a DICOM series give the folder, not a slice"):
+        find_volumes(one_slice)
+
+
+def test_mixed_series_are_refused(tmp_path):
+    """A reader would take the first and say nothing."""
+    for path in series(tmp_path / "other", "two").iterdir():
+        shutil.copy(path, series(tmp_path / "ct") / f"two_{path.name}")
+    with pytest.raises(ValueError, match=r"must hold the slices of one DICOM series, but got 2 in .*ct; move each"):
+        find_volumes(tmp_path)
+
+
+def test_equal_names_are_refused(tmp_path):
+    touch(tmp_path / "a" / "b.nii", tmp_path / "a_b.nii.gz")
+    with pytest.raises(ValueError, match=r"must have different names, but got `a_b` for .*a_b.nii.gz and .*a/b.nii"):
+        find_volumes(tmp_path)
