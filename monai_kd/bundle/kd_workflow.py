@@ -63,7 +63,9 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
             else:
                 names = list(known) if isinstance(known, dict) else []
                 nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
-                hint = "; did you mean " + " or ".join(f"`{'::'.join([*path[:depth], name])}`" for name in nearest) + "?"
+                hint = (
+                    "; did you mean " + " or ".join(f"`{'::'.join([*path[:depth], name])}`" for name in nearest) + "?"
+                )
                 raise ValueError(
                     f"`{key}` must be an entry of {where}, but got an unknown one{hint if nearest else '.'}"
                 )

@@ -97,7 +97,11 @@ def _content(dataset: Any) -> str:
 
 
 def _terms(handler: DistillationHandler) -> str:
-    weights = {name: "scheduled" if callable(term.weight) else f"{term.weight:g}" for name, term in handler.terms.items()}
+    weights = {
+        name: "scheduled" if callable(term.weight) else f"{term.weight:g}" for name, term in handler.terms.items()
+    }
     members = handler.teacher.members.values() or [handler.teacher]
     networks = [type(getattr(member, "network", member)).__name__ for member in members]
-    return f"distilled from {', '.join(networks)} by " + " + ".join(f"{weight} {name}" for name, weight in weights.items())
+    return f"distilled from {', '.join(networks)} by " + " + ".join(
+        f"{weight} {name}" for name, weight in weights.items()
+    )

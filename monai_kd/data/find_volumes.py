@@ -32,8 +32,8 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
     DICOM series each, at any depth.
 
     A case is named after its path below the folder, with ``_`` between the parts and without suffix, so that KiTS19's
-    ``case_00000/imaging.nii.gz`` and ``case_00001/imaging.nii.gz``, or two series whose slices have the same names, stay
-    apart.
+    ``case_00000/imaging.nii.gz`` and ``case_00001/imaging.nii.gz``, or two series whose slices have the same names,
+    stay apart.
 
     Args:
         path: one volume file, the folder of one DICOM series, or a folder that holds any number of them. Hidden files

@@ -131,6 +131,7 @@ class ImportanceMapLoss(nn.Module):
         return F.normalize(importance / scale.where(scale > 1e-30, 1.0), dim=1)
 
     def _power(self, feature: torch.Tensor) -> torch.Tensor:
-        if self.exponent == 4:  # twice squared: many times faster than a general power, which matters at each step
-            return feature.square().square()
+        if self.exponent == 4:  # twice squared: many times faster than a general power, and the teacher's in place
+            squares = feature.square()
+            return squares.square() if squares.requires_grad else squares.square_()
         return (feature.abs() if self.exponent % 2 else feature).pow(self.exponent)

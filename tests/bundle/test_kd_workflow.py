@@ -58,7 +58,10 @@ def test_writes_beside_the_bundle_from_anywhere(config, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("max_epoch", r"`max_epoch` must be an entry of [^,]*train.yaml, but got an unknown one; did you mean `max_epochs`\?"),
+        (
+            "max_epoch",
+            r"`max_epoch` must be an entry of [^,]*train.yaml, but got an unknown one; did you mean `max_epochs`\?",
+        ),
         ("train::trainr::max_epochs", r"did you mean `train::trainer`\?"),
         ("train#handler", "did you mean `train::handlers`"),
         ("trian::trainer::max_epochs", "did you mean `train`"),

@@ -47,7 +47,9 @@ def test_newest_by_time_not_by_name(tmp_path):
 
 
 def test_other_runs_in_the_folder_are_not_taken(tmp_path):
-    write(tmp_path, "model_checkpoint_epoch=1.pt", "model_seed_1_checkpoint_epoch=4.pt", "teacher_checkpoint_epoch=9.pt")
+    write(
+        tmp_path, "model_checkpoint_epoch=1.pt", "model_seed_1_checkpoint_epoch=4.pt", "teacher_checkpoint_epoch=9.pt"
+    )
     assert latest_checkpoint(tmp_path, "model").endswith("model_checkpoint_epoch=1.pt")
     assert latest_checkpoint(str(tmp_path), "teacher").endswith("teacher_checkpoint_epoch=9.pt")
     assert latest_checkpoint(tmp_path).endswith("teacher_checkpoint_epoch=9.pt")
@@ -65,7 +67,9 @@ def test_file_cut_off_is_passed_over(tmp_path, caplog, size):
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"x": Code(tmp_path / "ran")}, tmp_path / "model_checkpoint_epoch=1.pt")
-    with pytest.raises(FileNotFoundError, match=r"a readable checkpoint of `model` .* with 1 unreadable; start without"):
+    with pytest.raises(
+        FileNotFoundError, match=r"a readable checkpoint of `model` .* with 1 unreadable; start without"
+    ):
         latest_checkpoint(tmp_path, "model")
     assert not (tmp_path / "ran").exists()
 

@@ -32,7 +32,12 @@ SLICES = [{"case": case, "slice": number} for case in ("a", "b") for number in r
 
 
 def start(
-    items: Any = SLICES, validation: Any = ({"case": "c"},), batch: int = 2, interval: int = 1, terms: Any = (), **kwargs: Any
+    items: Any = SLICES,
+    validation: Any = ({"case": "c"},),
+    batch: int = 2,
+    interval: int = 1,
+    terms: Any = (),
+    **kwargs: Any,
 ) -> None:
     """`log_run` on a trainer of two epochs."""
     network = torch.nn.Conv2d(1, 2, 1)
@@ -93,7 +98,9 @@ def test_other_ranks_are_silent_but_refuse(told, monkeypatch):
 
 def test_dataset_below_one_batch_is_refused():
     """MONAI skips such a training with a warning, and no weights are written."""
-    with pytest.raises(ValueError, match="`batch_size` must not exceed the size of the training dataset, but got 7 and 6"):
+    with pytest.raises(
+        ValueError, match="`batch_size` must not exceed the size of the training dataset, but got 7 and 6"
+    ):
         start(batch=7)
 
 

@@ -25,7 +25,9 @@ from tests.bundles.journey import walk
 def walked(tmp_path_factory) -> Callable[[str], Path]:
     """The folder of a bundle after all commands of its README, walked once for all tests and all their processes."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base  # what the processes of pytest-xdist have in common
+    shared = (
+        base.parent if base.name.startswith("popen-") else base
+    )  # what the processes of pytest-xdist have in common
 
     def folder_of(name: str) -> Path:
         folder = shared / f"walk_{name}"

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ DATA = {LIVER: "LiTS", KIDNEY: "kits19/data", HEADNECK: "headneck"}
 
 
 def write_data(name: str, folder: Path) -> None:
-    """The data set of a bundle as its README says, and scans for inference, below `folder` in place of /workspace/data."""
+    """The data set of a bundle as its README says, and scans for inference, in `folder` instead of /workspace/data."""
     target = folder / DATA[name]
     if name == LIVER:
         write_phantoms(target, "lits", num_cases=6, size=64, num_slices=5, progress=False)
@@ -116,11 +117,13 @@ def shortened(command: str, name: str, data: Path) -> list[str]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A run in this process leaves the logging, the search path and the determinism as they were."""
+    """A run in this process leaves logging, search path and determinism as they were, and warns nobody."""
     root, path, argv = logging.getLogger(), list(sys.path), list(sys.argv)
     handlers, level = list(root.handlers), root.level
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         root.handlers[:], root.level, sys.path[:], sys.argv[:] = handlers, level, path, argv
         set_determinism(seed=None)
@@ -140,7 +143,8 @@ def run_command(words: list[str], folder: Path) -> None:
         try:
             runpy.run_module(words[2], run_name="__main__", alter_sys=True)
         except SystemExit as stop:
-            assert not stop.code, f"{words}: exit {stop.code}"
+            if stop.code:
+                raise RuntimeError(f"{words}: exit {stop.code}") from stop
 
 
 def run_configs(bundle: Path, configs: list[str], **override: Any) -> KDWorkflow:

@@ -71,10 +71,14 @@ def gradients(walked, tmp_path_factory) -> dict[str, torch.Tensor]:
     common |= {"dataset_dir": str(folder / "data" / DATA[LIVER]), "tensorboard": False}
     common |= {"teacher_ckpt": str(folder / LIVER / "models" / "teacher.pt")}
     found = {}
-    for row, text in (ROWS[LIVER] | {"nothing": "--pmd_weight 0 --imd_weight 0 --rad_weight 0 --ckpt_name nothing"}).items():
+    for row, text in (
+        ROWS[LIVER] | {"nothing": "--pmd_weight 0 --imd_weight 0 --rad_weight 0 --ckpt_name nothing"}
+    ).items():
         values = overrides(text)
         run_configs(folder / LIVER, ["train.yaml"], **common, **values)
-        state = torch.load(root / "models" / "resume" / f"{values['ckpt_name']}_checkpoint_epoch=1.pt", weights_only=True)
+        state = torch.load(
+            root / "models" / "resume" / f"{values['ckpt_name']}_checkpoint_epoch=1.pt", weights_only=True
+        )
         moments = state["optimizer"]["state"].values()  # Adam's first moment after one step is 0.1 x the gradient
         found[row] = torch.cat([moment["exp_avg"].flatten() for moment in moments])
     return found

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What MONAI's model zoo checks of a bundle before it runs anything: files, metadata, and how the configurations agree."""
+"""What MONAI's model zoo checks of a bundle before it runs: files, metadata, and how the configurations agree."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SCHEMA = {
     + ["required_packages_version", "network_data_format", "teacher_data_format", "eval_metrics", "references"],
     "properties": {
         **{key: {"type": "string", "minLength": 1} for key in TEXTS},
-        **{key: VERSION for key in ("version", "monai_version", "pytorch_version", "numpy_version")},
+        **dict.fromkeys(("version", "monai_version", "pytorch_version", "numpy_version"), VERSION),
         "changelog": {"type": "object", "patternProperties": {r"^\d+\.\d+\.\d+$": {"type": "string"}}},
         "required_packages_version": {"type": "object", "additionalProperties": VERSION, "required": ["monai-kd"]},
         "eval_metrics": {"type": "object"},
@@ -111,7 +111,9 @@ def test_metadata_is_complete(name):
 @every_bundle
 def test_networks_take_and_give_what_the_metadata_says(name):
     configs = BUNDLES[name] / "configs"
-    verify_net_in_out("network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"))
+    verify_net_in_out(
+        "network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json")
+    )
     data_format = metadata(name)["teacher_data_format"]
     assert data_format["inputs"]["image"]["spatial_shape"] == ["32*n", "32*n"]
     teacher = bundle_network(name, "teacher_def").eval()

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``multi_gpu_train.yaml`` on two processes without a GPU. The command of the README, with torchrun, runs in the walk."""
+"""``multi_gpu_train.yaml`` on two processes without a GPU. The README's command, with torchrun, runs in the walk."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def ranks(root) -> list[dict[str, Any]]:
 def test_ranks_see_other_slices_and_keep_one_network(ranks, run):
     first, second = (rank[run] for rank in ranks)
     assert not torch.equal(first["images"], second["images"])
-    parameters = dict(bundle_network(BUNDLES[LIVER], "teacher_def" if run == "teacher" else "student_def").named_parameters())
+    parameters = dict(
+        bundle_network(BUNDLES[LIVER], "teacher_def" if run == "teacher" else "student_def").named_parameters()
+    )
     assert set(parameters) <= set(first["weights"])
     for key in parameters:
         torch.testing.assert_close(first["weights"][key], second["weights"][key], rtol=0, atol=0)

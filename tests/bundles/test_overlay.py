@@ -60,7 +60,9 @@ def plain_bundle(data: Path) -> dict[str, Any]:
         "network": "@network",
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 4]},
         "postprocessing": "@validate::postprocessing",
-        "key_val_metric": {"dice": {"_target_": "MeanDice", "include_background": False, "output_transform": FROM_ENGINE}},
+        "key_val_metric": {
+            "dice": {"_target_": "MeanDice", "include_background": False, "output_transform": FROM_ENGINE}
+        },
     }
     trainer = {
         "_target_": "SupervisedTrainer",
@@ -73,7 +75,12 @@ def plain_bundle(data: Path) -> dict[str, Any]:
         "train_handlers": "@train::handlers",
     }
     validation = {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": 1}
-    saver = {"_target_": "CheckpointSaver", "save_dir": "$@bundle_root + '/models'", "save_dict": {"model": "@network"}, "save_final": True}
+    saver = {
+        "_target_": "CheckpointSaver",
+        "save_dir": "$@bundle_root + '/models'",
+        "save_dict": {"model": "@network"},
+        "save_final": True,
+    }
     saver |= {"final_filename": "model.pt"}
     return {
         "imports": ["$import glob"],
@@ -94,7 +101,12 @@ def plain_bundle(data: Path) -> dict[str, Any]:
         "validate": {
             "dataset": {"_target_": "Dataset", "data": "$@data[3:]", "transform": {"_target_": "Compose"}},
             "dataloader": {"_target_": "DataLoader", "dataset": "@validate::dataset", "batch_size": 1},
-            "postprocessing": {"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": 2},
+            "postprocessing": {
+                "_target_": "AsDiscreted",
+                "keys": ["pred", "label"],
+                "argmax": [True, False],
+                "to_onehot": 2,
+            },
             "evaluator": evaluator,
         },
         "initialize": ["$monai.utils.set_determinism(seed=123)"],
@@ -145,7 +157,9 @@ def test_weight_0_is_the_baseline_to_the_last_digit_and_any_other_is_not(bundle)
 
 
 def test_command_of_the_readme_runs(bundle):
-    (command,) = re.findall(r"python -m monai.bundle run [^`]*distil.yaml[^`]*", (ROOT / "README.md").read_text("utf-8"))
+    (command,) = re.findall(
+        r"python -m monai.bundle run [^`]*distil.yaml[^`]*", (ROOT / "README.md").read_text("utf-8")
+    )
     run_command(shlex.split(command), bundle)
     assert (bundle / "models" / "model.pt").is_file()
 

@@ -72,7 +72,11 @@ def test_every_command_ran(walked, name):
 def test_weights_are_those_of_the_network_alone(walked, name):
     """No teacher in the student's checkpoint, no prefix of DDP, nothing but tensors."""
     bundle = walked(name) / name
-    for file, network in (("teacher.pt", "teacher_def"), ("student_alone.pt", "network_def"), ("model.pt", "network_def")):
+    for file, network in (
+        ("teacher.pt", "teacher_def"),
+        ("student_alone.pt", "network_def"),
+        ("model.pt", "network_def"),
+    ):
         bundle_network(bundle, network).load_state_dict(weights(bundle, file), strict=True)
 
 
@@ -202,7 +206,8 @@ def test_mask_keeps_any_orientation(walked, tmp_path, axcodes):
 
 @every_bundle
 @pytest.mark.parametrize(
-    ("configs", "kind"), [(["train.yaml"], "train"), (["train.yaml", "evaluate.yaml"], "train"), (["inference.json"], "infer")]
+    ("configs", "kind"),
+    [(["train.yaml"], "train"), (["train.yaml", "evaluate.yaml"], "train"), (["inference.json"], "infer")],
 )
 def test_properties_of_monai_are_there(walked, name, configs, kind):
     folder = walked(name)
@@ -254,3 +259,16 @@ def test_3d_student_is_a_unet(walked):
     assert (bundle / "models" / "3d" / "teacher.pt").is_file()
     rows = list(csv.DictReader((bundle / "eval" / "3d" / "model" / "cases.csv").open()))
     assert {row["case"] for row in rows} == {"case_0", "case_1"}
+
+
+def test_published_dicom_gives_the_mask_of_its_volume(walked, shared_data, tmp_path):
+    """Twelve slices as files without suffix, and the volume that they were taken from as NIfTI."""
+    folder = shared_data / "ct-3dircadb17"
+    run_configs(
+        walked(LIVER) / LIVER, ["inference.json"], dataset_dir=str(folder / "dicom_84_95"), output_dir=str(tmp_path)
+    )
+    mask = nibabel.load(tmp_path / "dicom_84_95_seg.nii.gz")
+    volume = nibabel.load(folder / "images" / "ircad17.nii.gz")
+    block = nibabel.as_closest_canonical(volume.slicer[:, :, 84:96])
+    np.testing.assert_allclose(nibabel.as_closest_canonical(mask).affine, block.affine, atol=1e-3)
+    assert nibabel.as_closest_canonical(mask).shape == block.shape

@@ -23,7 +23,10 @@ import torch
 from tests.bundles.journey import BUNDLES, run_configs
 
 RUNS = {  # name: (configurations, overrides)
-    "teacher": (["train.yaml", "train_teacher.yaml"], {}),
+    "teacher": (
+        ["train.yaml", "train_teacher.yaml"],
+        {"resume::saver::save_interval": 0},
+    ),  # a quarter of a gigabyte each
     "student_alone": (["train.yaml", "train_student.yaml"], {}),
     "model": (["train.yaml"], {"max_epochs": 2, "decay_epochs": 2}),
     "halves": (["train.yaml"], {"max_epochs": 1, "decay_epochs": 2, "ckpt_name": "halves"}),

@@ -83,9 +83,13 @@ def test_order_is_that_of_the_paths(tmp_path):
 
 def test_nothing_is_said(tmp_path):
     touch(tmp_path / "a.png")
-    with pytest.raises(FileNotFoundError, match=r"`path` must be a volume or a folder .* but got .*nowhere, which is not"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`path` must be a volume or a folder .* but got .*nowhere, which is not"
+    ):
         find_volumes(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"must hold volumes .* that match 'ct\*', but got none in .*give the folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"must hold volumes .* that match 'ct\*', but got none in .*give the folder"
+    ):
         find_volumes(tmp_path, "ct*")
     one_slice = next(series(tmp_path / "ct").iterdir())
     with pytest.raises(FileNotFoundError, match="of a DICOM series give the folder, not a slice"):

@@ -52,7 +52,9 @@ CASES = [  # name, label, what the "network" predicts
 ]
 
 
-def evaluate(folder: Path, cases: Any = CASES, classes: Any = ("organ", "tumor"), sampler: bool = False, **kwargs: Any) -> None:
+def evaluate(
+    folder: Path, cases: Any = CASES, classes: Any = ("organ", "tumor"), sampler: bool = False, **kwargs: Any
+) -> None:
     """MONAI's evaluator on the cases; the image of a case is what the network gives."""
     items = [{"image": pred, "label": label, "case": name} for name, label, pred in cases]
     data = Dataset(kwargs.pop("items", items))

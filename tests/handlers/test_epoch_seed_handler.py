@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ def run(
     seen: dict[int, list[torch.Tensor]] = {}
 
     def step(engine: Engine, batch: Any) -> None:
-        seen.setdefault(engine.state.epoch, []).append(torch.cat([batch["image"].as_tensor().mean((1, 2, 3)), torch.rand(1)]))
+        seen.setdefault(engine.state.epoch, []).append(
+            torch.cat([batch["image"].as_tensor().mean((1, 2, 3)), torch.rand(1)])
+        )
         for _ in range(draws):
             torch.rand(1), np.random.rand(), random.random()
 
@@ -71,8 +74,11 @@ def test_resumed_epochs_see_the_same_batches(workers, epoch_length):
 
 def test_short_epochs_are_drawn_from_all_items():
     """Each starts a pass of its own, instead of going through what the one before has left."""
-    epochs = [{round(value) for value in epoch.reshape(2, 4)[:, :3].flatten().tolist()} for epoch in run(6, epoch_length=2)]
-    assert any(len(one & other) > 2 for one, other in zip(epochs, epochs[1:]))  # 6 of 10 and the other 4 share 2 at most
+    epochs = [
+        {round(value) for value in epoch.reshape(2, 4)[:, :3].flatten().tolist()} for epoch in run(6, epoch_length=2)
+    ]
+    # 6 of 10 items and what is left of them share 2 at most
+    assert any(len(one & other) > 2 for one, other in pairwise(epochs))
     assert len(set(map(frozenset, epochs))) > 1
 
 
