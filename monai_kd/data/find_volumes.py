@@ -19,11 +19,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from monai.config import PathLike
-from monai.utils import optional_import
 
 from monai_kd.data.folder_cases import SUFFIXES
-
-pydicom, has_pydicom = optional_import("pydicom")
+from monai_kd.transforms.check_dicom_series import check_dicom_series
 
 
 def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
@@ -46,7 +44,8 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError: when there is no such path, or no volume below it.
-        ValueError: when a folder holds slices of several series, or two volumes would have one name.
+        ValueError: when a folder holds slices of several series, a slice is missing or doubled, or two volumes would
+            have one name.
 
     Example::
 
@@ -87,13 +86,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _is_dicom_series(files: list[Path]) -> bool:
     slices = [file for file in files if _is_dicom(file)]
-    if len(slices) > 1 and has_pydicom:
-        series = {_series(file) for file in slices}
-        if len(series) > 1:
-            raise ValueError(
-                f"a folder must hold the slices of one DICOM series, but got {len(series)} in {slices[0].parent}; "
-                "move each to a folder of its own."
-            )
+    check_dicom_series(slices)
     return bool(slices)
 
 
@@ -104,11 +97,6 @@ def _is_dicom(file: Path) -> bool:
         return True
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
-
-
-def _series(file: Path) -> str:
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"], force=True)
-    return str(header.get("SeriesInstanceUID", ""))
 
 
 def _name(volume: Path, root: Path) -> str:

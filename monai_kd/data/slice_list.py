@@ -77,6 +77,7 @@ def slice_list(
         raise ValueError(f"`keep` must be \"all\" for cases without label, but got 'foreground' and {unlabeled[:5]}.")
     wanted = _wanted(foreground)
     scans = scan_cases(cases, geometry_key, check_images, cache_dir, progress=progress)
+    _check_labels(cases, scans, foreground)
     items = []
     for case, scan in zip(cases, scans):
         chosen = _chosen(scan, wanted, background_step) if keep == "foreground" else range(scan["num_slices"])
@@ -84,6 +85,24 @@ def slice_list(
     if not items:
         raise ValueError(f"`cases` must hold slices to keep, but got none of {len(cases)} cases with keep={keep!r}.")
     return items
+
+
+def _check_labels(
+    cases: Sequence[Mapping[str, Any]],
+    scans: Sequence[Mapping[str, Any]],
+    foreground: str | Mapping[int, int] | Sequence[int] | None,
+) -> None:
+    """A label that the task does not know would be trained as background."""
+    if not isinstance(foreground, (str, Mapping)):
+        return
+    table = task_labels(foreground)
+    unknown = {case_name(case): sorted(set(scan["labels"]) - set(table)) for case, scan in zip(cases, scans)}
+    unknown = {name: labels for name, labels in unknown.items() if labels}
+    if unknown:
+        raise ValueError(
+            f"`foreground` must know all labels of the cases, but got {dict(list(unknown.items())[:5])} beside "
+            f"{sorted(table)}; map what is to be ignored to 0."
+        )
 
 
 def _wanted(foreground: str | Mapping[int, int] | Sequence[int] | None) -> set[int] | None:

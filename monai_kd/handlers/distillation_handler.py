@@ -112,6 +112,8 @@ class DistillationHandler:
                     f"`teacher` of term `{term.name}` must be one of {sorted(self.teacher.members)}, "
                     f"but got `{term.teacher}`."
                 )
+            if term.name == "supervised" or term.name.endswith("_weighted"):
+                raise ValueError(f"`name` of a term must not be that of another value in the log, but got `{term.name}`.")
             name, number = term.name, 1
             while name in named:
                 number += 1
@@ -308,7 +310,8 @@ class DistillationHandler:
     def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         missing = [parameter for parameter in self.adapters.parameters() if id(parameter) not in known]
-        optimizer.param_groups[0]["params"].extend(missing)  # a group of its own would break a scheduler made before
+        # a group of their own would break a scheduler made before; the fastest, since the others may fine-tune
+        max(optimizer.param_groups, key=lambda group: float(group.get("lr", 0.0)))["params"].extend(missing)
         if dist.is_available() and dist.is_initialized():
             for parameter in self.adapters.parameters():
                 dist.broadcast(parameter.data, src=0)

@@ -93,6 +93,9 @@ class DistillationMonitor:
         for name, value in weighted.items():
             anchors = terms[name].anchors(student)
             if not all(anchor.requires_grad for anchor in anchors):
+                if value != 0 and any(output.requires_grad for output in student.outputs):
+                    reason = "the student's layers are frozen or recomputed by a checkpoint with `use_reentrant=True`"
+                    self._warn_once(name, f"term `{name}` gives the student no gradient: {reason}.")
                 continue
             norm = _norm(value, anchors) or 0.0
             reference = None if supervised is None else _norm(supervised, anchors)

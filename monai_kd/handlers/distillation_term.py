@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import copy
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -84,7 +85,7 @@ class DistillationTerm:
             raise ValueError(f"`outputs` must be 'first' or 'all', but got {outputs!r}.")
         if temperature is not None and not hasattr(loss, "temperature"):
             raise ValueError(f"`temperature` must be None for a loss without one, but got {type(loss).__name__}.")
-        self.loss: Any = loss
+        self.loss: Any = loss if temperature is None else copy.copy(loss)  # another term may have it at its own
         self.weight = weight
         self.student_layers, self.teacher_layers = _names(student_layer), _names(teacher_layer)
         if len(self.student_layers) != len(self.teacher_layers):

@@ -58,6 +58,8 @@ class TeacherTeam:
             raise ValueError(
                 f"`weights` must hold one positive number for each of the {len(teachers)} teachers, but got {weights}."
             )
+        if len({id(teacher) for teacher in teachers.values()}) < len(teachers):
+            raise ValueError("`teachers` must be different objects, but got one twice; make a `Teacher` for each.")
         self.members = dict(teachers)
         self.weights = [weight / sum(weights) for weight in weights]
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def walked(tmp_path_factory) -> Callable[[str], Path]:
         folder = shared / f"walk_{name}"
         with FileLock(f"{folder}.lock"):
             if not (folder / "seconds.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)  # of a walk that failed
                 folder.mkdir()
                 (folder / "seconds.json").write_text(json.dumps(walk(name, folder)))
         return folder

@@ -14,13 +14,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import jsonschema
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser, verify_net_in_out
+from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
 import monai_kd
 from monai_kd.bundle import bundle_network
@@ -98,9 +99,12 @@ def test_necessary_files_are_there_and_not_large(name):
 
 
 @every_bundle
-def test_metadata_is_complete(name):
+def test_metadata_is_complete(name, tmp_path):
     content = metadata(name)
     jsonschema.validate(content, SCHEMA)
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))  # in place of the one that MONAI would download
+    meta_file = BUNDLES[name] / "configs" / "metadata.json"
+    verify_metadata(meta_file=str(meta_file), filepath=str(tmp_path / "schema.json"))
     assert content["version"] in content["changelog"]
     assert content["required_packages_version"]["monai-kd"] == monai_kd.__version__
     for network in ("network_data_format", "teacher_data_format"):
@@ -133,6 +137,31 @@ def test_training_and_inference_agree(name):
     assert inference.get_parsed_content("num_classes") == train.get_parsed_content("num_classes")
     labels = ["background", *train.get_parsed_content("classes")]
     assert list(metadata(name)["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == labels
+
+
+@pytest.mark.parametrize("name", [LIVER, KIDNEY])
+def test_supervised_loss_is_that_of_the_released_code(name):
+    """0.5 focal (gamma 2, mean over pixels) + 0.5 Dice (foreground, smoothing 1, of the whole batch), by hand."""
+    logits = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    label = (torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.7).float()
+    probability = logits.softmax(1)
+    right = probability.gather(1, label.long())
+    focal = (-((1 - right) ** 2) * right.log()).mean()
+    overlap = (probability[:, 1:] * label).sum()
+    dice = 1 - (2 * overlap + 1) / (probability[:, 1:].sum() + label.sum() + 1)
+    loss = config(name, "train.yaml").get_parsed_content("loss")
+    torch.testing.assert_close(loss(logits, label), 0.5 * focal + 0.5 * dice)
+
+
+@every_bundle
+def test_learning_rate_is_a_cosine_to_a_thousandth(name):
+    parser = config(name, "train.yaml")
+    parser.update({"max_epochs": 10, "decay_epochs": 8})
+    cosine = parser.get_parsed_content("cosine")
+    factors = [cosine(epoch) for epoch in range(11)]
+    assert factors[:9] == pytest.approx([max(1e-3, (1 + math.cos(math.pi * epoch / 8)) / 2) for epoch in range(9)])
+    assert factors[8:] == [1e-3] * 3  # and stays there
+    assert all(type(factor) is float for factor in factors)  # a checkpoint with NumPy's would need code to be read
 
 
 def test_3d_training_and_inference_agree():

@@ -317,3 +317,23 @@ def test_guards(cases, tmp_path):
         scan_cases(cases, geometry_key="label")
     with pytest.raises(ValueError, match="`task` must be one of"):
         slice_list(cases, "foreground", "tumour", progress=False)
+
+
+def rewritten(cases, tmp_path, change):
+    """The first case with other values in its label."""
+    image = nibabel.load(cases[0]["label"])
+    values = change(np.asarray(image.dataobj).astype(np.float32))
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), tmp_path / "label.nii.gz")
+    return [{**cases[0], "label": str(tmp_path / "label.nii.gz")}]
+
+
+def test_label_that_the_task_does_not_know_is_no_background(cases, tmp_path):
+    odd = rewritten(cases, tmp_path, lambda values: np.where(values == 1, 127, values))
+    with pytest.raises(ValueError, match=r"`foreground` must know all labels of the cases, but got .*127.* beside \[0, 1, 2\]"):
+        slice_list(odd, keep="foreground", foreground="organ")
+
+
+def test_label_of_fractions_is_refused(cases, tmp_path):
+    odd = rewritten(cases, tmp_path, lambda values: values * 0.8)
+    with pytest.raises(ValueError, match="the label must hold whole numbers, but got 0.8"):
+        slice_list(odd)

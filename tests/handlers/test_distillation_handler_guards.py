@@ -293,3 +293,18 @@ class TestTerms:
 
         with pytest.raises(Odd, match="odd"):
             distil(seeded(Net), [DistillationTerm(fail)])
+
+
+@pytest.mark.parametrize("name", ["supervised", "kd_weighted"])
+def test_name_that_the_log_uses(name):
+    with pytest.raises(ValueError, match=f"must not be that of another value in the log, but got `{name}`"):
+        DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften, name=name)])
+
+
+def test_term_on_frozen_layers_is_warned_of():
+    student = seeded(Net)
+    for module in (student.encoder, student.norm):
+        module.requires_grad_(False)
+    term = DistillationTerm(hint, student_layer="norm", teacher_layer="norm")
+    with pytest.warns(UserWarning, match="term `hint` gives the student no gradient: .* frozen or recomputed"):
+        distil(student, [term], seeded(Net, 1))

@@ -257,3 +257,13 @@ class TestMemory:
             gc.enable()
         assert len(references) == 32
         assert alive == [0] * 8
+
+
+def test_adapters_join_the_group_that_learns():
+    student, adapter = seeded(Net), ChannelAdapter(4, 8)
+    optimizer = torch.optim.SGD(
+        [{"params": student.encoder.parameters(), "lr": 0.0}, {"params": student.head.parameters(), "lr": 0.1}]
+    )
+    term = DistillationTerm(hint, student_layer="middle", teacher_layer="middle", adapter=adapter)
+    DistillationHandler(Teacher(seeded(lambda: Net(8))), [term])._register_adapters(optimizer)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]

@@ -21,6 +21,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from monai_kd.handlers import DistillationTerm, LinearSchedule
+from monai_kd.losses import KDLoss
 from monai_kd.networks import ChannelAdapter, Knowledge
 from tests.handlers.engine_case import hint, soften
 
@@ -185,3 +186,10 @@ class TestArguments:
             ValueError, match=f"`loss` must return a scalar tensor, but got {got}; reduce it with a mean"
         ):
             DistillationTerm(lambda s, t, label: value)(knowledge(), knowledge(), None)
+
+
+def test_terms_that_share_a_loss_keep_their_temperatures():
+    shared = KDLoss(temperature=4.0)
+    one, other = DistillationTerm(shared, temperature=1.0), DistillationTerm(shared)
+    one.set_temperature(0.0)
+    assert (one.loss.temperature, other.loss.temperature) == (1.0, 4.0)

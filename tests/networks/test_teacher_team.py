@@ -166,3 +166,9 @@ def test_yaml():
     team = parser.get_parsed_content("team")
     assert team.image_keys == {"image", "smooth"}
     assert team.weights == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_one_teacher_twice():
+    teacher = Teacher(torch.nn.Conv2d(1, 2, 1))
+    with pytest.raises(ValueError, match="must be different objects, but got one twice"):
+        TeacherTeam([teacher, teacher])
