@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-import math
 import copy
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -32,7 +32,8 @@ def test_demo_trains_evaluates_and_segments_by_the_bundle(tmp_path, monkeypatch)
     assert [len(cases) for cases in runs] == [4, 4, 4]  # two test cases of two classes
     assert len({tuple(case.metrics["dice"] for case in cases) for cases in runs}) == 3  # three networks, not one
     mask = nibabel.load(next((page.parent / "dicom_masks").glob("*.nii.gz")))
-    assert mask.shape[:2] == (64, 64) and np.isin(np.asarray(mask.dataobj), [0, 1, 2]).all()
+    assert mask.shape[:2] == (64, 64)
+    assert np.isin(np.asarray(mask.dataobj), [0, 1, 2]).all()
 
 
 @pytest.mark.parametrize("numbers", [{"epochs": 0}, {"num_cases": 9}])

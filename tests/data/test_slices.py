@@ -329,7 +329,7 @@ def rewritten(cases, tmp_path, change):
 
 def test_label_that_the_task_does_not_know_is_no_background(cases, tmp_path):
     odd = rewritten(cases, tmp_path, lambda values: np.where(values == 1, 127, values))
-    with pytest.raises(ValueError, match=r"`foreground` must know all labels of the cases, but got .*127.* beside \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"must know all labels of the cases, but got .*127.* beside \[0, 1, 2\]"):
         slice_list(odd, keep="foreground", foreground="organ")
 
 

@@ -154,7 +154,8 @@ def test_equals_the_loop_by_hand(request, accumulation, amp, supervised_weight):
 def test_schedules_follow_the_epochs_done():
     loss, cooling = Softened(), LinearSchedule(4.0, 1.0, 1, begin=1)
     student, by_hand = seeded(Net), seeded(Net)
-    distil(student, [DistillationTerm(loss, weight=LinearSchedule(0.0, 1.0, 2), temperature=cooling)])
+    term = DistillationTerm(loss, weight=LinearSchedule(0.0, 1.0, 2), temperature=cooling)
+    distil(student, [term])
 
     def terms(s, t, label, time):
         own = Softened(4.0 - 3.0 * max(time - 1.0, 0.0))
@@ -162,7 +163,7 @@ def test_schedules_follow_the_epochs_done():
 
     loop_by_hand(by_hand, teacher_net(), terms)
     assert same(student, by_hand)
-    assert loss.temperature == pytest.approx(4.0 - 3.0 * 0.75)
+    assert term.loss.temperature == pytest.approx(4.0 - 3.0 * 0.75)
 
 
 def test_measuring_changes_nothing():

@@ -20,10 +20,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from monai_kd.handlers import CaseMetricsHandler
 from tests.handlers import two_ranks
 from tests.handlers.engine_case import Net, seeded
-from tests.handlers.test_case_metrics_handler import evaluate, make_cases
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,10 +78,3 @@ def test_handler_missing_on_one_rank(ranks):
         "keep it out of what a multi-GPU config drops on ranks > 0."
     )
     assert ranks[1]["missing"]["error"] is None
-
-
-def test_table_of_cases_is_that_of_one_process(ranks, tmp_path):
-    evaluate(CaseMetricsHandler(tmp_path, ["liver", "tumour"], metrics=["dice"]), make_cases())
-    for name in ("cases.csv", "summary.json"):
-        assert (ranks[0]["folder"] / "eval" / name).read_text() == (tmp_path / name).read_text()
-    assert [rank["table"]["names"] for rank in ranks] == [["case_0", "case_1", "case_2"], ["case_3"]]

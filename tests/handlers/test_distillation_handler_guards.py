@@ -297,7 +297,7 @@ class TestTerms:
 
 @pytest.mark.parametrize("name", ["supervised", "kd_weighted"])
 def test_name_that_the_log_uses(name):
-    with pytest.raises(ValueError, match=f"must not be that of another value in the log, but got `{name}`"):
+    with pytest.raises(ValueError, match=f"must not be one that the log uses, but got `{name}`"):
         DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften, name=name)])
 
 

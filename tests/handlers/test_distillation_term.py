@@ -128,8 +128,9 @@ class TestSchedules:
     def test_temperature(self, temperature, expected):
         loss = nn.Identity()
         loss.temperature = 7.0
-        DistillationTerm(loss, temperature=temperature).set_temperature(1.5)
-        assert loss.temperature == expected
+        term = DistillationTerm(loss, temperature=temperature)
+        term.set_temperature(1.5)
+        assert term.loss.temperature == expected
 
 
 class TestNames:

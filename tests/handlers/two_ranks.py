@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_kd.handlers import CaseMetricsHandler, DistillationHandler, DistillationTerm
+from monai_kd.handlers import DistillationHandler, DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher
 from tests.handlers.engine_case import (
     Net,
@@ -37,7 +37,6 @@ from tests.handlers.engine_case import (
     soften,
     teacher_net,
 )
-from tests.handlers.test_case_metrics_handler import evaluate, make_cases
 
 
 def seeded_adapter(seed: int) -> Any:
@@ -132,14 +131,6 @@ def missing_on_rank_1() -> dict[str, Any]:
     return error_of(run)
 
 
-def table_of_cases(folder: str) -> dict[str, Any]:
-    """Three cases on rank 0 and one on rank 1, which writes nothing."""
-    cases = make_cases()
-    mine = cases[:3] if dist.get_rank() == 0 else cases[3:]
-    evaluate(CaseMetricsHandler(f"{folder}/eval", ["liver", "tumour"], metrics=["dice"]), mine)
-    return {"names": [case["case"] for case in mine]}
-
-
 def main(rank: int, folder: str) -> None:
     """Do all of the above on one rank of two."""
     warnings.simplefilter("ignore")
@@ -155,7 +146,6 @@ def main(rank: int, folder: str) -> None:
         "gradient on one rank": gradient_on_one_rank(),
         "weight 0": weight_0(),
         "unused": unused_parameters(),
-        "table": table_of_cases(folder),
         "missing": missing_on_rank_1(),
     }
     torch.save(results, Path(folder) / f"{rank}.pt")
