@@ -152,7 +152,7 @@ def _pictures(bundle: Path, cases: list[dict[str, str]]) -> dict[str, bytes]:
         output = bundle / "eval" / f"predictions_{checkpoint}"
         teacher = {"_target_": "monai_kd.networks.nets.RAUNet", "in_channels": 1, "out_channels": len(CLASSES) + 1}
         _infer(bundle, checkpoint, output, cases, **({"network_def": teacher} if checkpoint == "teacher" else {}))
-        masks[name] = [orient(load(next(output.glob(f"{case['case']}*")))) for case in cases]
+        masks[name] = [orient(load(output / f"{case['case']}_seg.nii.gz")) for case in cases]
     rows = []
     for i, case in enumerate(cases):
         image, label = orient(load(case["image"])), orient(load(case["label"]))

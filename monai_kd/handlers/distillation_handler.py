@@ -114,7 +114,7 @@ class DistillationHandler:
                 )
             if term.name == "supervised" or term.name.endswith("_weighted"):
                 raise ValueError(
-                    f"`name` of a term must not be that of another value in the log, but got `{term.name}`."
+                    f"`name` of a term must not be one that the log uses, but got `{term.name}`."
                 )
             name, number = term.name, 1
             while name in named:
