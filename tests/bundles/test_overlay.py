@@ -148,8 +148,8 @@ def dice_and_weights(bundle: Path, *overlays: str, **override: Any) -> tuple[flo
 
 def test_weight_0_is_the_baseline_to_the_last_digit_and_any_other_is_not(bundle):
     dice, weights = dice_and_weights(bundle)
-    dice_0, weights_0 = dice_and_weights(bundle, "distil.yaml", **{"distillation::terms::0::weight": 0})
-    dice_1, weights_1 = dice_and_weights(bundle, "distil.yaml", **{"distillation::terms::0::weight": 1.0})
+    dice_0, weights_0 = dice_and_weights(bundle, "distil.yaml", **{"kd::terms::0::weight": 0})
+    dice_1, weights_1 = dice_and_weights(bundle, "distil.yaml", **{"kd::terms::0::weight": 1.0})
     assert dice_0 == dice > 0
     torch.testing.assert_close(weights_0, weights, rtol=0, atol=0)
     assert dice_1 != dice
