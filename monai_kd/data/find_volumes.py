@@ -21,7 +21,7 @@ from pathlib import Path
 from monai.config import PathLike
 
 from monai_kd.data.folder_cases import SUFFIXES
-from monai_kd.transforms.check_dicom_series import check_dicom_series
+from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
 
 
 def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
@@ -85,18 +85,9 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _is_dicom_series(files: list[Path]) -> bool:
-    slices = [file for file in files if _is_dicom(file)]
+    slices = [file for file in files if is_dicom(file)]
     check_dicom_series(slices)
     return bool(slices)
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.name.upper() == "DICOMDIR":
-        return False
-    if file.suffix.lower() == ".dcm":
-        return True
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _name(volume: Path, root: Path) -> str:

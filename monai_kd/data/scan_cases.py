@@ -165,8 +165,9 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
         section = tuple(stored if a == axis else slice(None) for a in range(3))
         index = size - 1 - stored if head_first else stored
         values = np.unique(np.asarray(label.array[section]))
-        if not np.isfinite(values).all() or (values != np.rint(values)).any():
-            raise ValueError(f"the label must hold whole numbers, but got {values[values != np.rint(values)][0]:g}")
+        wrong = values[~np.isfinite(values) | (values != np.rint(values))]
+        if wrong.size:
+            raise ValueError(f"the label must hold whole numbers, but got {wrong[0]:g}")
         for value in values.astype(np.int64):
             if value != 0:
                 where.setdefault(int(value), []).append(index)

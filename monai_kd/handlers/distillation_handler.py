@@ -113,9 +113,7 @@ class DistillationHandler:
                     f"but got `{term.teacher}`."
                 )
             if term.name == "supervised" or term.name.endswith("_weighted"):
-                raise ValueError(
-                    f"`name` of a term must not be one that the log uses, but got `{term.name}`."
-                )
+                raise ValueError(f"`name` of a term must not be one that the log uses, but got `{term.name}`.")
             name, number = term.name, 1
             while name in named:
                 number += 1

@@ -23,6 +23,16 @@ pydicom, has_pydicom = optional_import("pydicom")
 TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient"]
 
 
+def is_dicom(file: Path) -> bool:
+    """Whether a file is a DICOM slice, by its suffix or its preamble."""
+    if file.name.upper() == "DICOMDIR":
+        return False
+    if file.suffix.lower() == ".dcm":
+        return True
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
 def check_dicom_series(files: Sequence[Path]) -> None:
     """
     Refuse slices that are not one volume with equal gaps. ITK and pydicom read such a folder all the same, and give a

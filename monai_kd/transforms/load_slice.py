@@ -28,7 +28,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, Transform
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
-from monai_kd.transforms.check_dicom_series import check_dicom_series
+from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
 from monai_kd.transforms.check_hounsfield import hounsfield_range
 
 
@@ -129,7 +129,7 @@ class LoadSlice(Transform):
 
     def _decode(self, path: Path) -> Volume:
         if path.is_dir():
-            check_dicom_series([file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."])
+            check_dicom_series([file for file in sorted(path.iterdir()) if file.is_file() and is_dicom(file)])
         reader = self.reader if path.is_dir() or path.suffix.lower() in ("", ".dcm") else None
         if reader not in self._loaders:
             self._loaders[reader] = LoadImage(reader, dtype=None, ensure_channel_first=True)

@@ -50,3 +50,8 @@ def test_slices_of_two_series(series, tmp_path):
     other = write_dicom_series(tmp_path / "other", np.full((16, 16, 6), -900), np.diag([-1.0, -1.0, 3.0, 1.0]), "other")
     with pytest.raises(ValueError, match="one DICOM series, but got 2"):
         check_dicom_series([*series, *other])
+
+
+def test_other_files_beside_the_slices_are_no_series(series):
+    (series[0].parent / "README.txt").write_text("a note")
+    assert LoadSlice()(series[0].parent, 2).shape == (1, 16, 16)
