@@ -13,14 +13,18 @@ from monai_kd.handlers.case_metrics_handler import CaseMetricsHandler
 from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.handlers.epoch_seed_handler import EpochSeedHandler
+from monai_kd.handlers.frame_table_handler import FrameTableHandler
 from monai_kd.handlers.linear_schedule import LinearSchedule
 from monai_kd.handlers.loss_terms import loss_terms
+from monai_kd.handlers.multi_scale_handler import MultiScaleHandler
 
 __all__ = [
     "CaseMetricsHandler",
     "DistillationHandler",
     "DistillationTerm",
     "EpochSeedHandler",
+    "FrameTableHandler",
     "LinearSchedule",
+    "MultiScaleHandler",
     "loss_terms",
 ]

@@ -53,9 +53,12 @@ class CaseMetricsHandler:
         output_dir: folder to write to, made if it is missing.
         classes: name of each foreground class, in the order of the channels after the background.
         metrics: names of the evaluator's metrics that give the columns.
+        group_key: entry of each item that names the test set it belongs to, as "dataset"; it becomes the column
+            ``group``, and the summary has an entry for each group and class, "Kvasir polyp".
 
     Raises:
-        ValueError: when there is no class, or (as it ends) a metric keeps no details or has other classes.
+        ValueError: when there is no class, (as it runs) an item has no such entry, or (as it ends) a metric keeps no
+            details or has other classes.
 
     Example::
 
@@ -63,14 +66,20 @@ class CaseMetricsHandler:
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike, classes: Sequence[str], metrics: Sequence[str] = ("dice", "voe", "rvd")
+        self,
+        output_dir: str | os.PathLike,
+        classes: Sequence[str],
+        metrics: Sequence[str] = ("dice", "voe", "rvd"),
+        group_key: str | None = None,
     ) -> None:
         if not classes:
             raise ValueError("`classes` must name at least one foreground class, but got none.")
         self.output_dir = Path(output_dir)
         self.classes = list(classes)
         self.metrics = list(metrics)
+        self.group_key = group_key
         self._names: list[str] = []
+        self._groups: list[str] = []
         self._voxels: list[torch.Tensor] = []
 
     def attach(self, engine: Engine) -> None:
@@ -80,27 +89,37 @@ class CaseMetricsHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def _start(self, engine: Any) -> None:
-        self._names, self._voxels = [], []
+        self._names, self._groups, self._voxels = [], [], []
 
     def _count(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output):
             self._names.append(case_name(item))
+            self._groups.append(self._group(item))
             pred, label, _ = count_voxels(output["pred"][None], output["label"][None], include_background=False)
             self._voxels.append(torch.cat([label, pred]).cpu())  # (2, classes)
 
+    def _group(self, item: dict[str, Any]) -> str:
+        if self.group_key is None:
+            return ""
+        if self.group_key not in item:
+            raise ValueError(f"`group_key` must be an entry of each item, but got {self.group_key!r} of {list(item)}.")
+        return str(item[self.group_key])
+
     def _write(self, engine: Any) -> None:
-        names, voxels = self._names, torch.stack(self._voxels)
+        names, groups, voxels = self._names, self._groups, torch.stack(self._voxels)
         if get_world_size() > 1:
-            names = string_list_all_gather(names)
+            names, groups = string_list_all_gather(names), string_list_all_gather(groups)
             voxels = evenly_divisible_all_gather(voxels.to(engine.state.device), concat=True).cpu()
         if get_rank() == 0:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            rows = self._rows(engine.state.metric_details, names, voxels.numpy())
+            rows = self._rows(engine.state.metric_details, names, groups, voxels.numpy())
             self._replace("cases.csv", rows)
             self._replace("summary.json", self._summary(rows))
             logger.info(f"wrote {self.output_dir / 'cases.csv'} and summary.json of {len(names)} cases")
 
-    def _rows(self, details: dict[str, torch.Tensor], names: list[str], voxels: np.ndarray) -> list[dict[str, Any]]:
+    def _rows(
+        self, details: dict[str, torch.Tensor], names: list[str], groups: list[str], voxels: np.ndarray
+    ) -> list[dict[str, Any]]:
         values = {}
         for metric in self.metrics:
             if metric not in details:
@@ -111,7 +130,8 @@ class CaseMetricsHandler:
                     f"`classes` must name the {values[metric].shape[1]} classes of `{metric}`, but got {self.classes}."
                 )
         return [
-            {"case": name, "class": label}
+            ({"case": name} if self.group_key is None else {"case": name, "group": groups[i]})
+            | {"class": label}
             | {metric: float(values[metric][i, c]) for metric in self.metrics}
             | {"label_voxels": int(voxels[i, 0, c]), "pred_voxels": int(voxels[i, 1, c])}
             for i, name in enumerate(names)
@@ -120,8 +140,8 @@ class CaseMetricsHandler:
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         summary: dict[str, Any] = {}
-        for label in self.classes:
-            own = [row for row in rows if row["class"] == label]
+        for group, label in dict.fromkeys((row.get("group"), row["class"]) for row in rows):
+            own = [row for row in rows if (row.get("group"), row["class"]) == (group, label)]
             entry: dict[str, Any] = {"cases": len(own), "empty_labels": sum(row["label_voxels"] == 0 for row in own)}
             entry["false_positive_voxels"] = sum(row["pred_voxels"] for row in own if row["label_voxels"] == 0)
             for metric in self.metrics:
@@ -131,7 +151,7 @@ class CaseMetricsHandler:
                     spread = found.std(ddof=1) if len(found) > 1 else 0.0
                     statistics = {"mean": found.mean(), "std": spread, "median": np.median(found)}
                 entry[metric] = statistics | {"n": len(found)}
-            summary[label] = entry
+            summary[label if group is None else f"{group} {label}"] = entry
         return summary
 
     def _replace(self, name: str, content: Any) -> None:
@@ -141,8 +161,7 @@ class CaseMetricsHandler:
             if name.endswith(".json"):
                 json.dump(content, file, indent=1)
             else:
-                columns = ["case", "class", *self.metrics, "label_voxels", "pred_voxels"]
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(file, list(content[0]))
                 writer.writeheader()
                 writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in content)
         os.replace(partial, path)

@@ -21,10 +21,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.handlers._image_guard import ImageGuard
+from monai_kd.handlers._numbers import as_number
+from monai_kd.handlers._start_checks import (
+    by_name,
+    check_engine,
+    check_names,
+    check_ranks,
+    check_teacher,
+    check_unused_parameters,
+    check_weights,
+    several_ranks,
+)
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import FeatureCapture, Knowledge, Teacher, TeacherTeam
@@ -40,11 +51,13 @@ class DistillationHandler:
 
     After the student's forward pass the teacher sees the same image; after the supervised loss the terms are added,
     before the backward pass. Mixed precision, gradient accumulation, compilation, distributed training and resuming
-    are the trainer's own and go on working. Put it first in the trainer's list of handlers, on every rank.
+    are the trainer's own and go on working. Put it first in the trainer's list of handlers, on every rank. A trainer
+    may have several with terms of different names, and several may share a teacher.
 
-    Adapters join the trainer's optimizer when training starts, unless they are in it already. To resume exactly,
-    save the handler with the student, ``CheckpointSaver(save_dict={"network": ..., "optimizer": ..., "trainer": ...,
-    "distillation": handler})``, and attach ``CheckpointLoader`` after it. The teacher is never saved.
+    Adapters join the trainer's optimizer when training starts, unless they are in it already: in double precision for
+    a student that has weights in it, else in single. To resume exactly, save the handler with the student,
+    ``CheckpointSaver(save_dict={"network": ..., "optimizer": ..., "trainer": ..., "distillation": handler})``, and
+    attach ``CheckpointLoader`` after it. The teacher is never saved.
 
     Args:
         teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
@@ -58,7 +71,8 @@ class DistillationHandler:
     Raises:
         TypeError: when ``teacher`` or a term is of another type.
         ValueError: when an argument is out of range, the trainer does not fire the events, or (as training starts)
-            a layer is unknown, teacher and student share weights, or the handler is missing on another rank.
+            a layer is unknown, teacher and student share weights, another handler has a term of the same name, or the
+            handler is missing on another rank, or (as it runs) the student writes into its image.
 
     Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
     ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
@@ -72,7 +86,6 @@ class DistillationHandler:
     """
 
     rank_timeout = timedelta(minutes=5)
-    _starts = 0  # of all handlers: what an earlier one left in the store must not speak for a later one
 
     def __init__(
         self,
@@ -83,43 +96,19 @@ class DistillationHandler:
         monitor_interval: int = 50,
         drown_ratio: float = 2.0,
     ) -> None:
-        if not isinstance(teacher, (Teacher, TeacherTeam)):
-            raise TypeError(
-                f"`teacher` must be a Teacher or TeacherTeam, but got {type(teacher).__name__}; "
-                "pass `Teacher(network, checkpoint)`."
-            )
-        if not 0 <= supervised_weight < math.inf:
-            raise ValueError(f"`supervised_weight` must be a finite number >= 0, but got {supervised_weight}.")
+        check_teacher(teacher)
         self.teacher = teacher
-        self.terms = self._by_name(terms)
-        self.supervised_weight = supervised_weight
+        self.terms = by_name(terms, teacher)
+        self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.student = student
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
         self.knowledge: Knowledge | None = None
         self._capture: FeatureCapture | None = None
+        self._teacher_captures: list[FeatureCapture] = []
+        self._image_guard: ImageGuard | None = None
         self._added_at = -1
         self._refusal = ""
-
-    def _by_name(self, terms: Sequence[DistillationTerm]) -> dict[str, DistillationTerm]:
-        terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
-        named: dict[str, DistillationTerm] = {}
-        for term in terms:
-            if not isinstance(term, DistillationTerm):
-                raise TypeError(f"`terms` must hold DistillationTerm, but got {type(term).__name__}.")
-            if term.teacher is not None and term.teacher not in self.teacher.members:
-                raise ValueError(
-                    f"`teacher` of term `{term.name}` must be one of {sorted(self.teacher.members)}, "
-                    f"but got `{term.teacher}`."
-                )
-            if term.name == "supervised" or term.name.endswith("_weighted"):
-                raise ValueError(f"`name` of a term must not be one that the log uses, but got `{term.name}`.")
-            name, number = term.name, 1
-            while name in named:
-                number += 1
-                name = f"{term.name}_{number}"
-            named[name] = term
-        return named
 
     # what attaches to the trainer
 
@@ -127,7 +116,7 @@ class DistillationHandler:
         """Register with a trainer. Attaching twice changes nothing."""
         if engine.has_event_handler(self._start):
             return
-        self._refuse(engine)
+        self._refusal = check_engine(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._arm)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._ask_teacher)
@@ -138,40 +127,35 @@ class DistillationHandler:
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
 
-    def _refuse(self, engine: Any) -> None:
-        refusal = (
-            f"`engine` must fire MONAI's FORWARD_COMPLETED and LOSS_COMPLETED, but got {type(engine).__name__} %s; "
-            "the terms could not reach the gradient. Use `SupervisedTrainer` without `iteration_update`."
-        )
-        iteration = getattr(engine, "_iteration", None)
-        if iteration is None:
-            raise ValueError(refusal % "which is no MONAI trainer")
-        if engine._process_function != iteration:
-            raise ValueError(refusal % "with `iteration_update`, which replaces the step that fires them")
-        self._refusal = refusal % "which does not fire them"
-        if isinstance(engine, (AdversarialTrainer, Evaluator, GanTrainer)):
-            raise ValueError(self._refusal)
-
     def _start(self, engine: Any) -> None:
         self._finish(engine)
         self._added_at = -1
         self.monitor.start()
-        self._check_ranks()
-        device = engine.state.device
-        self.teacher.to(device)
-        self.adapters.to(device)
-        self._check_weights(engine)
+        owners = self._owners(engine, Events.STARTED)
+        others = [each for each in owners if isinstance(each, DistillationHandler) and each is not self]
+        check_names(self.terms, [other.terms for other in others])
+        check_ranks(self.terms, self.rank_timeout)
+        student = engine.network if self.student is None else self.student
+        self.teacher.to(engine.state.device)
+        # the precision in which a term is computed
+        double = any(parameter.dtype == torch.float64 for parameter in student.parameters())
+        self.adapters.to(engine.state.device, torch.float64 if double else torch.float32)
+        check_weights(self.teacher, student, engine.optimizer)
         self._register_adapters(engine.optimizer)
-        self._listen(engine)
+        self._listen(engine.network, student)
 
     def _arm(self, engine: Any) -> None:
         if self._capture is not None:
             self._capture.enabled = True
+        if self._image_guard is not None:
+            self._image_guard.arm()
 
     def _ask_teacher(self, engine: Any) -> None:
         output, batch = engine.state.output, engine.state.batch
         if self._capture is not None:
             self._capture.enabled = False  # the loss may call the student again
+        if self._image_guard is not None:
+            self._image_guard.check(output["image"])
         self.knowledge = self.teacher(
             {key: output[key] if key == "image" else self._entry(engine, batch, key) for key in self.teacher.image_keys}
         )
@@ -180,7 +164,8 @@ class DistillationHandler:
         output, teacher = engine.state.output, self.knowledge
         if teacher is None:
             raise ValueError(self._refusal)
-        student = Knowledge(as_outputs(output["pred"]), {} if self._capture is None else self._capture.features)
+        pred, features = output["pred"], {} if self._capture is None else self._capture.features
+        student = Knowledge(as_outputs(pred, output["image"]), features)
         label = plain(output["label"]) if isinstance(output.get("label"), torch.Tensor) else None
         supervised = output["loss"] if self.supervised_weight == 1 else self.supervised_weight * output["loss"]
         weighted = {}
@@ -195,7 +180,9 @@ class DistillationHandler:
         output.setdefault("loss_supervised", output["loss"].detach())
         if self.monitor.due(engine.state.iteration):
             reference = supervised if self.supervised_weight > 0 else None
-            ratios = self.monitor.ratios(self.terms, weighted, reference, student)
+            # of stacked outputs the whole: the supervised loss has not seen the slices taken here
+            anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, features)
+            ratios = self.monitor.ratios(self.terms, weighted, reference, anchors)
             output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
         self.monitor.see(student.logits.detach(), label)
         output["loss"] = sum(weighted.values(), supervised)
@@ -204,7 +191,7 @@ class DistillationHandler:
 
     def _synchronise(self, engine: Any) -> None:
         """The mean of the adapters' gradients over the ranks, as DDP does for the student."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not several_ranks():
             return
         epochs_done = self._epochs_done(engine.state)
         counted = [term.adapters for term in self.terms.values() if term.weight_at(epochs_done) > 0]
@@ -220,21 +207,27 @@ class DistillationHandler:
 
     def _end_epoch(self, engine: Any) -> None:
         epochs_done = self._epochs_done(engine.state)
-        names = [name for name, term in self.terms.items() if term.weight_at(epochs_done) > 0]
-        self.monitor.end_epoch(engine.state.epoch, names)
+        counted = {name: term for name, term in self.terms.items() if term.weight_at(epochs_done) > 0}
+        self.monitor.end_epoch(engine.state.epoch, counted)
 
     def _finish(self, engine: Any) -> None:
         self._forget()
-        self.teacher.release()
-        if self._capture is not None:
-            self._capture.remove()
-            self._capture = None
+        own = [] if self._capture is None else [self._capture]
+        for capture in [*own, *self._teacher_captures]:
+            capture.remove()
+        if self._image_guard is not None:
+            self._image_guard.remove()
+        self._capture, self._teacher_captures, self._image_guard = None, [], None
 
     def _abort(self, engine: Any, error: BaseException) -> None:
         self._finish(engine)
-        owners = [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[Events.EXCEPTION_RAISED]]
-        if all(isinstance(owner, DistillationHandler) for owner in owners):
+        owners = self._owners(engine, Events.EXCEPTION_RAISED)
+        if owners[-1] is self and all(isinstance(owner, DistillationHandler) for owner in owners):
             raise error  # ignite takes an exception that has a handler for handled; other handlers decide themselves
+
+    @staticmethod
+    def _owners(engine: Any, event: Events) -> list[Any]:
+        return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
 
     # the steps of a step
 
@@ -280,32 +273,7 @@ class DistillationHandler:
             self._capture.enabled = False
             self._capture.clear()
 
-    # what is checked and set up as training starts
-
-    def _check_ranks(self) -> None:
-        """Each rank leaves a note in the store, which needs no help of a rank that lacks the handler."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return
-        store = dist.distributed_c10d._get_default_store()
-        DistillationHandler._starts += 1
-        names = f"{DistillationHandler._starts}/{','.join(self.terms)}"
-        keys = [f"monai_kd/{names}/{rank}" for rank in range(dist.get_world_size())]
-        store.set(keys[dist.get_rank()], "here")
-        for rank, key in enumerate(keys):
-            try:
-                store.wait([key], self.rank_timeout)
-            except (dist.DistStoreError, RuntimeError) as error:
-                raise RuntimeError(
-                    f"`DistillationHandler` must be attached on every rank, but got none on rank {rank} within "
-                    f"{self.rank_timeout}; keep it out of what a multi-GPU config drops on ranks > 0."
-                ) from error
-
-    def _check_weights(self, engine: Any) -> None:
-        frozen = {id(parameter) for parameter in self.teacher.parameters()}
-        if any(id(parameter) in frozen for parameter in self._student(engine).parameters()):
-            raise ValueError("`teacher` must not share weights with the student, but got a common one; copy it first.")
-        if any(id(parameter) in frozen for group in engine.optimizer.param_groups for parameter in group["params"]):
-            raise ValueError("`optimizer` must not hold the teacher's weights; give it `student.parameters()` alone.")
+    # what is set up as training starts
 
     def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -316,24 +284,19 @@ class DistillationHandler:
             for parameter in self.adapters.parameters():
                 dist.broadcast(parameter.data, src=0)
 
-    def _student(self, engine: Any) -> nn.Module:
-        return engine.network if self.student is None else self.student
-
-    def _listen(self, engine: Any) -> None:
+    def _listen(self, network: nn.Module, student: nn.Module) -> None:
+        if "image" in self.teacher.image_keys:
+            self._image_guard = ImageGuard(network)
         for member in {term.teacher for term in self.terms.values()}:
             layers = [layer for term in self.terms.values() if term.teacher == member for layer in term.teacher_layers]
-            self.teacher.capture(layers, member)
+            if layers:
+                self._teacher_captures.append(self.teacher.capture(layers, member))
         layers = [layer for term in self.terms.values() for layer in term.student_layers]
-        if not layers:
-            return
-        if getattr(engine.network, "find_unused_parameters", False):
-            raise ValueError(
-                "`find_unused_parameters` must be False where a term listens to a layer, but got True: DDP would mark "
-                "a parameter ready twice."
-            )
-        self._capture = FeatureCapture(self._student(engine), layers)
-        self._capture.enabled = False
-        forget_compiled(engine.network)  # which may wrap the student that was given
+        if layers:
+            check_unused_parameters(network)
+            self._capture = FeatureCapture(student, layers)
+            self._capture.enabled = False
+            forget_compiled(network)  # which may wrap the student that was given
 
     # what an optimizer and a checkpoint need
 

@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 
@@ -22,10 +24,19 @@ from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Knowledge
 from monai_kd.networks.teacher import plain
 
-REMEDY = (
-    "lower its weight or let it ramp up (`LinearSchedule`), lower its temperature, or average it per class "
-    "(`balance='class'`)"
-)
+
+def _remedy(terms: Mapping[str, DistillationTerm], collapsed: bool = False) -> str:
+    """What can be done about terms that pull too hard: the weight first, then what the losses themselves offer."""
+    advice = "lower its weight or let it" if len(terms) == 1 else "lower their weights or let them"
+    advice += " ramp up (`LinearSchedule`)"
+    warm = [f"`{name}`" for name, term in terms.items() if hasattr(term.loss, "temperature")]
+    if warm:
+        advice += f", or lower the temperature of {', '.join(warm)}"
+    # weighs small classes up: it can turn a student from the background, and makes no gradient smaller
+    unbalanced = [f"`{name}`" for name, term in terms.items() if getattr(term.loss, "balance", "class") != "class"]
+    if collapsed and unbalanced:
+        advice += f", or average {', '.join(unbalanced)} per class (`balance='class'`)"
+    return advice
 
 
 def _norm(loss: torch.Tensor, anchors: Sequence[torch.Tensor]) -> float | None:
@@ -54,12 +65,12 @@ class DistillationMonitor:
     """
 
     def __init__(self, interval: int = 50, drown_ratio: float = 2.0) -> None:
-        if interval < 0 or interval != int(interval):
-            raise ValueError(f"`monitor_interval` must be a whole number >= 0, but got {interval}.")
-        if not drown_ratio > 0:
-            raise ValueError(f"`drown_ratio` must be positive, but got {drown_ratio}.")
-        self.interval = interval
-        self.drown_ratio = drown_ratio
+        if not isinstance(interval, Real) or not 0 <= interval < math.inf or interval != int(interval):
+            raise ValueError(f"`monitor_interval` must be a whole number >= 0, but got {interval!r}.")
+        if not isinstance(drown_ratio, Real) or not drown_ratio > 0:
+            raise ValueError(f"`drown_ratio` must be positive, but got {drown_ratio!r}.")
+        self.interval: int = interval
+        self.drown_ratio: float = drown_ratio
         self._warned: set[str] = set()
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
@@ -103,12 +114,13 @@ class DistillationMonitor:
                 self._warn_once(name, f"term `{name}` is {value.item():.3g} but gives the student no gradient.")
             elif reference is not None:  # a compiled network hides the way to inner layers
                 ratios[name] = norm / reference if reference > 0 else float("inf") if norm > 0 else 0.0
-                self._warn_drowned(name, ratios[name])
+                self._warn_drowned(name, terms[name], ratios[name])
         return ratios
 
-    def _warn_drowned(self, name: str, ratio: float) -> None:
+    def _warn_drowned(self, name: str, term: DistillationTerm, ratio: float) -> None:
         if ratio > self.drown_ratio:
-            message = f"term `{name}` drowns the supervised loss: its gradient is {ratio:.1f} times as large; {REMEDY}."
+            remedy = _remedy({name: term})
+            message = f"term `{name}` drowns the supervised loss: its gradient is {ratio:.1f} times as large; {remedy}."
             self._warn_once(name, message)
 
     def _warn_once(self, name: str, message: str) -> None:
@@ -131,21 +143,22 @@ class DistillationMonitor:
             predicted, low, high = predicted | before[0], torch.minimum(low, before[1]), torch.maximum(high, before[2])
         self._seen = (predicted, low, high)
 
-    def end_epoch(self, epoch: int, names: Sequence[str]) -> None:
+    def end_epoch(self, epoch: int, terms: Mapping[str, DistillationTerm]) -> None:
         """
         Warn if the epoch's predictions were of a single class while its labels were not.
 
         Args:
             epoch: the epoch that ends.
-            names: the terms that counted in it; without one there is no remedy to offer, and no warning.
+            terms: those that counted in it; without one there is no remedy to offer, and no warning.
         """
         if self._seen is None:
             return
         predicted, (low, high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1:]
         self._seen = None
-        if len(predicted) == 1 and low != high and names:
+        if len(predicted) == 1 and low != high and terms:
+            remedy = _remedy(terms, collapsed=True)
             warnings.warn(
                 f"the student predicted class {predicted[0]} alone in all of epoch {epoch}, while the labels hold "
-                f"others. If it stays so, the terms ({', '.join(names)}) drown the supervised loss: {REMEDY}.",
+                f"others. If it stays so, the terms ({', '.join(terms)}) drown the supervised loss: {remedy}.",
                 stacklevel=2,
             )

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from monai_kd.handlers._numbers import as_number
 from monai_kd.networks import Knowledge
 from monai_kd.networks.teacher import plain
 
@@ -39,7 +39,7 @@ class DistillationTerm:
 
     Without layers the loss compares logits. With them it compares the maps of ``student_layer`` and
     ``teacher_layer``; with several layers it is the sum over the pairs (EMKD, Eq. 5 and 8). It is computed in single
-    precision, also under autocast.
+    precision, also under autocast and for networks in half precision, or in double where the tensors are.
 
     Args:
         loss: called as ``loss(student, teacher, label)``, tensors (B, C, *spatial), returns a scalar.
@@ -49,13 +49,14 @@ class DistillationTerm:
         teacher_layer: as many paths in the teacher.
         adapter: module applied to the student's map, as :py:class:`~monai_kd.networks.ChannelAdapter`, or one a pair.
             Logits without one must be of one shape, lest a loss broadcasts them.
-        name: under which the value is logged; from the loss's class if None (``KDLoss`` -> ``kd``).
+        name: under which the value is logged, without dots; from the loss's class if None (``KDLoss`` -> ``kd``).
         teacher: the member of a team to listen to; None for a single teacher, or for the mean of a team's logits.
-        temperature: schedule for ``loss.temperature``, a number or a callable as ``weight``; None leaves it.
+        temperature: schedule for ``loss.temperature``, a number > 0 or a callable as ``weight``; None leaves it.
         outputs: of a student that returns several outputs (deep supervision) compare the ``"first"`` or ``"all"``:
             each, resized to the teacher's output of the same index or, if it has one, to that; summed.
 
     Raises:
+        TypeError: when an adapter is no module.
         ValueError: when layers and adapters do not pair up, or an argument is out of range.
 
     Example::
@@ -79,14 +80,12 @@ class DistillationTerm:
         temperature: Schedule | None = None,
         outputs: str = "first",
     ) -> None:
-        if not callable(weight) and not 0 <= weight < math.inf:
-            raise ValueError(f"`weight` must be a finite number >= 0, but got {weight}.")
         if outputs not in ("first", "all"):
             raise ValueError(f"`outputs` must be 'first' or 'all', but got {outputs!r}.")
         if temperature is not None and not hasattr(loss, "temperature"):
             raise ValueError(f"`temperature` must be None for a loss without one, but got {type(loss).__name__}.")
         self.loss: Any = loss if temperature is None else copy.copy(loss)  # another term may have it at its own
-        self.weight = weight
+        self.weight = weight if callable(weight) else as_number("`weight`", weight)
         self.student_layers, self.teacher_layers = _names(student_layer), _names(teacher_layer)
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError(
@@ -95,15 +94,25 @@ class DistillationTerm:
             )
         self.outputs = outputs
         self.adapters = self._as_modules(adapter)
-        self.name = self._default_name(loss) if name is None else name
+        self.name = self._valid_name(self._default_name(loss) if name is None else name)
         self.teacher = teacher
-        self.temperature = temperature
+        constant = temperature is not None and not callable(temperature)
+        self.temperature = as_number("`temperature`", temperature, "> 0") if constant else temperature
+
+    def _valid_name(self, name: Any) -> str:
+        if not isinstance(name, str) or name == "" or "." in name or (self.adapters and hasattr(nn.ModuleDict(), name)):
+            raise ValueError(
+                "`name` must be a text without dots, with an adapter none that `torch.nn.ModuleDict` has for itself, "
+                f"but got {name!r}."
+            )
+        return name
 
     def _as_modules(self, adapter: nn.Module | Sequence[nn.Module] | None) -> nn.ModuleList:
-        if isinstance(adapter, nn.Module) and not isinstance(adapter, nn.ModuleList):
-            adapters = nn.ModuleList([adapter])
-        else:
-            adapters = nn.ModuleList(adapter)
+        single = isinstance(adapter, nn.Module) and not isinstance(adapter, nn.ModuleList)
+        given: Any = [adapter] if single else [] if adapter is None else adapter
+        if not isinstance(given, Iterable) or not all(isinstance(each, nn.Module) for each in given):
+            raise TypeError(f"`adapter` must be a module or a sequence of modules, but got {adapter!r}.")
+        adapters = nn.ModuleList(given)
         pairs = len(self.student_layers) or (1 if self.outputs == "first" else 0)
         if len(adapters) not in (0, pairs):
             raise ValueError(f"`adapter` must be one module for each of {pairs} pairs, but got {len(adapters)}.")
@@ -117,16 +126,17 @@ class DistillationTerm:
 
     def weight_at(self, epochs_done: float) -> float:
         """The weight after so many epochs, e.g. 1.5 in the middle of the second."""
-        weight = float(self.weight(epochs_done) if callable(self.weight) else self.weight)
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"`weight` of term `{self.name}` must be a finite number >= 0, but got {weight}.")
-        return weight
+        return as_number(f"`weight` of term `{self.name}`", self._at(self.weight, epochs_done))
 
     def set_temperature(self, epochs_done: float) -> None:
         """Give the loss the temperature of this time, where a schedule was asked for."""
         if self.temperature is not None:
-            value = self.temperature(epochs_done) if callable(self.temperature) else self.temperature
-            self.loss.temperature = float(value)
+            value = self._at(self.temperature, epochs_done)
+            self.loss.temperature = as_number(f"`temperature` of term `{self.name}`", value, "> 0")
+
+    @staticmethod
+    def _at(schedule: Schedule, epochs_done: float) -> float:
+        return schedule(epochs_done) if callable(schedule) else schedule
 
     def anchors(self, student: Knowledge) -> list[torch.Tensor]:
         """The student's tensors at which this term's gradient enters the student."""

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from monai_kd.handlers._numbers import as_number
+
 
 class LinearSchedule:
     """
@@ -28,7 +30,7 @@ class LinearSchedule:
         begin: epochs to wait before it starts, >= 0.
 
     Raises:
-        ValueError: when ``epochs`` or ``begin`` are out of range.
+        ValueError: when an argument is no finite number, or ``epochs`` or ``begin`` are out of range.
 
     Example::
 
@@ -38,11 +40,8 @@ class LinearSchedule:
     """
 
     def __init__(self, start: float, stop: float, epochs: float, begin: float = 0.0) -> None:
-        if epochs <= 0:
-            raise ValueError(f"`epochs` must be positive, but got {epochs}.")
-        if begin < 0:
-            raise ValueError(f"`begin` must not be negative, but got {begin}.")
-        self.start, self.stop, self.epochs, self.begin = start, stop, epochs, begin
+        self.start, self.stop = as_number("`start`", start, ""), as_number("`stop`", stop, "")
+        self.epochs, self.begin = as_number("`epochs`", epochs, "> 0"), as_number("`begin`", begin)
 
     def __call__(self, epochs_done: float) -> float:
         share = min(max((epochs_done - self.begin) / self.epochs, 0.0), 1.0)

@@ -9,12 +9,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Distillation losses: one a file, each called as ``loss(student, teacher, label=None)`` and giving a scalar."""
+"""
+Distillation losses: one a file, each called as ``loss(student, teacher, label=None)`` and giving a scalar. Beside them
+``StructureLoss``, a supervised loss that MONAI lacks, called as MONAI's ``loss(input, target)``.
+"""
 
 from __future__ import annotations
 
+from .attention_supervision_loss import AttentionSupervisionLoss
 from .importance_map_loss import ImportanceMapLoss
 from .kd_loss import KDLoss
 from .region_affinity_loss import RegionAffinityLoss
+from .structure_loss import StructureLoss
+from .symmetrical_guiding_loss import SymmetricalGuidingLoss
 
-__all__ = ["ImportanceMapLoss", "KDLoss", "RegionAffinityLoss"]
+__all__ = [
+    "AttentionSupervisionLoss",
+    "ImportanceMapLoss",
+    "KDLoss",
+    "RegionAffinityLoss",
+    "StructureLoss",
+    "SymmetricalGuidingLoss",
+]

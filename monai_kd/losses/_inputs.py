@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -22,15 +23,22 @@ from monai.data import MetaTensor
 from monai.networks.utils import one_hot
 
 
-def as_inputs(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def as_inputs(
+    student: torch.Tensor, teacher: torch.Tensor, names: tuple[str, str] = ("student", "teacher")
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both maps as plain tensors of at least single precision, the teacher's detached.
+
+    Args:
+        student: map that gets the gradient.
+        teacher: map that gets none.
+        names: what the caller's arguments are called, for the error messages.
 
     Raises:
         TypeError: when one of them is not a tensor.
         ValueError: when they are not of shape (B, C, H, W) or (B, C, D, H, W), or differ in batch size or dimensions.
 
     """
-    for name, value in (("student", student), ("teacher", teacher)):
+    for name, value in zip(names, (student, teacher)):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"`{name}` must be a tensor, but got {type(value).__name__}; pass one output at a time.")
         if value.ndim not in (4, 5):
@@ -39,7 +47,7 @@ def as_inputs(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tenso
             )
     if student.ndim != teacher.ndim or student.shape[0] != teacher.shape[0]:
         raise ValueError(
-            "`student` must have the batch size and the number of dimensions of `teacher`, "
+            f"`{names[0]}` must have the batch size and the number of dimensions of `{names[1]}`, "
             f"but got {tuple(student.shape)} and {tuple(teacher.shape)}."
         )
     return _plain(student), _plain(teacher).detach()
@@ -134,6 +142,18 @@ def check_option(name: str, value: object, options: tuple) -> None:
     """
     if value not in options:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, options))}, but got {value!r}.")
+
+
+def check_temperature(temperature: float) -> float:
+    """Return a temperature as a float, or refuse it.
+
+    Raises:
+        ValueError: when it is not a finite number above 0.
+
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be a finite number above 0, but got {temperature}.")
+    return float(temperature)
 
 
 def check_num_classes(num_classes: int | None) -> None:

@@ -16,9 +16,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+# in-place activations that are switched off, and for how many captures: the last to go switches them on again
+_switched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -58,6 +62,7 @@ class FeatureCapture:
     Hooks are registered when the object is made; what was compiled until then is dropped and compiled again at the
     next call, since a compiled network skips later hooks without a word. In-place activations of the network are
     switched to out-of-place until :py:meth:`remove`, since one that follows a captured layer would rewrite its map.
+    A network may have several captures; each records and is removed for itself.
 
     Args:
         network: the network to listen to; wrapped ones (compiled, DDP) are looked into.
@@ -84,11 +89,7 @@ class FeatureCapture:
         self._calls: dict[str, int] = {}
         self._versions: dict[str, int] = {}
         modules = [self._find(layer) for layer in self.layers]
-        self._inplace: list[Any] = (
-            [m for m in self.network.modules() if getattr(m, "inplace", False) is True] if modules else []
-        )
-        for module in self._inplace:
-            module.inplace = False
+        self._inplace: list[Any] = self._switch_off() if modules else []
         self._handles = [m.register_forward_hook(_Hook(self, layer)) for m, layer in zip(modules, self.layers)]
         if modules:
             forget_compiled(network)
@@ -107,6 +108,13 @@ class FeatureCapture:
                 f"the nearest names are {', '.join(f'`{name}`' for name in nearest)}."
             )
         return modules[layer]
+
+    def _switch_off(self) -> list[Any]:
+        modules = [m for m in self.network.modules() if m in _switched or getattr(m, "inplace", False) is True]
+        for module in modules:
+            module.inplace = False  # type: ignore[assignment]
+            _switched[module] = _switched.get(module, 0) + 1
+        return modules
 
     def _record(self, layer: str, output: Any) -> None:
         self._outputs[layer] = output
@@ -148,12 +156,21 @@ class FeatureCapture:
         for store in (self._outputs, self._calls, self._versions):
             store.clear()
 
+    @property
+    def removed(self) -> bool:
+        """Whether no hook is left."""
+        return not self._handles
+
     def remove(self) -> None:
         """Unregister the hooks and give the network its in-place activations back."""
         for handle in self._handles:
             handle.remove()
         for module in self._inplace:
-            module.inplace = True
+            others = _switched.pop(module, 1) - 1
+            if others > 0:
+                _switched[module] = others
+            else:
+                module.inplace = True
         self._handles, self._inplace = [], []
         self.clear()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -33,9 +34,15 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
-def as_outputs(prediction: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The outputs of a forward pass as a list, the one of full resolution first."""
-    outputs = [prediction] if isinstance(prediction, torch.Tensor) else prediction
+def as_outputs(prediction: torch.Tensor | Sequence[torch.Tensor], image: Any) -> list[torch.Tensor]:
+    """
+    The outputs of a forward pass as a list, the one of full resolution first. A tensor with one dimension more than
+    the image holds them stacked, (B, outputs, C, *spatial), as MONAI's ``DynUNet`` gives them in train mode.
+    """
+    if isinstance(prediction, torch.Tensor):
+        stacked = prediction.ndim - 1 == getattr(image, "ndim", None)  # a student may see something else than a tensor
+        return list(plain(prediction).unbind(1)) if stacked else [prediction]
+    outputs = prediction
     if not isinstance(outputs, (list, tuple)) or not all(isinstance(output, torch.Tensor) for output in outputs):
         raise ValueError(
             f"a network must return one logits tensor or a list of them, but got {type(prediction).__name__}; "
@@ -49,7 +56,7 @@ class Teacher:
     A trained network that only speaks: frozen, in eval mode whatever anybody sets, run without gradient.
 
     It is no :py:class:`torch.nn.Module`, so that a student, an optimizer, DDP, a checkpoint or an export that holds it
-    does not see its weights.
+    does not see its weights. Several handlers may share one.
 
     Args:
         network: one of: a module; a callable without arguments that builds one (in a bundle: the ``_target_`` block
@@ -89,7 +96,7 @@ class Teacher:
         for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` for all of them
             parameter.requires_grad_(False)
         self._guard()
-        self._capture: FeatureCapture | None = None
+        self._captures: list[FeatureCapture] = []
 
     @staticmethod
     def _build(network: nn.Module | Callable[[], nn.Module] | str | PathLike) -> nn.Module:
@@ -121,18 +128,23 @@ class Teacher:
             the logits and the captured features.
         """
         self._guard()
-        if self._capture is None:
-            return Knowledge(as_outputs(self.network(self._select(image))))
-        self._capture.enabled = True
+        self._captures = captures = [capture for capture in self._captures if not capture.removed]
+        given = self._select(image)
         try:
-            outputs = as_outputs(self.network(self._select(image)))
-            return Knowledge(outputs, self._capture.features)
+            for capture in captures:
+                capture.enabled = True
+            outputs = as_outputs(self.network(given), given)
+            features = {layer: feature for capture in captures for layer, feature in capture.features.items()}
+            return Knowledge(outputs, features)
         finally:
-            self._capture.enabled = False
-            self._capture.clear()
+            for capture in captures:
+                capture.enabled = False
+                capture.clear()
 
     def _select(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return plain(image if isinstance(image, torch.Tensor) else image[self.image_key])
+        selected = plain(image if isinstance(image, torch.Tensor) else image[self.image_key])
+        # the images are of the student's precision
+        return selected.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), selected.dtype))
 
     @property
     def members(self) -> dict[str, Teacher]:
@@ -144,18 +156,12 @@ class Teacher:
         """The entries of the batch that the teacher needs."""
         return {self.image_key}
 
-    def capture(self, layers: Sequence[str], member: str | None = None) -> None:
-        """Record these layers at each call from now on, until :py:meth:`release`."""
-        self.release()
-        if layers:
-            self._capture = FeatureCapture(self.network, layers)
-            self._capture.enabled = False
-
-    def release(self) -> None:
-        """Stop recording layers."""
-        if self._capture is not None:
-            self._capture.remove()
-            self._capture = None
+    def capture(self, layers: Sequence[str], member: str | None = None) -> FeatureCapture:
+        """Record these layers at each call from now on, beside those of other captures, until it is removed."""
+        capture = FeatureCapture(self.network, layers)
+        capture.enabled = False
+        self._captures.append(capture)
+        return capture
 
     def to(self, device: torch.device | str) -> Teacher:
         """Move the weights to a device."""

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from monai_kd.networks.feature_capture import FeatureCapture
 from monai_kd.networks.knowledge import Knowledge
 from monai_kd.networks.teacher import Teacher
 
@@ -95,19 +96,13 @@ class TeacherTeam:
         """The entries of the batch that the teachers need."""
         return set().union(*(teacher.image_keys for teacher in self.members.values()))
 
-    def capture(self, layers: Sequence[str], member: str | None = None) -> None:
-        """Record these layers of one member at each call from now on, until :py:meth:`release`."""
-        if member is None and layers:
+    def capture(self, layers: Sequence[str], member: str | None = None) -> FeatureCapture:
+        """Record these layers of one member at each call from now on, until the capture is removed."""
+        if member is None:
             raise ValueError(
                 f"`teacher` must name one of {sorted(self.members)} where a term listens to a layer, but got None."
             )
-        if member is not None:
-            self.members[member].capture(layers)
-
-    def release(self) -> None:
-        """Stop recording layers."""
-        for teacher in self.members.values():
-            teacher.release()
+        return self.members[member].capture(layers)
 
     def to(self, device: torch.device | str) -> TeacherTeam:
         """Move the weights to a device."""

@@ -28,7 +28,7 @@ class CaseMetrics:
 
     Args:
         case: name of the case.
-        class_name: name of the class.
+        class_name: name of the class, after that of the case's group if it has one: "Kvasir polyp".
         metrics: values under the names of the metrics, NaN where one is not defined, as for a class without label.
         label_voxels: voxels of the class in the label.
         pred_voxels: voxels of the class in the prediction.
@@ -44,7 +44,8 @@ class CaseMetrics:
 def read_cases(path: str | Path) -> list[CaseMetrics]:
     """
     Read a ``cases.csv``: the columns ``case``, ``class``, ``label_voxels``, ``pred_voxels``, and one for each metric
-    (``dice``, ``voe``, ``rvd``); an empty cell or ``nan`` is a value that is not defined.
+    (``dice``, ``voe``, ``rvd``); an empty cell or ``nan`` is a value that is not defined. A column ``group`` may name the
+    test set of each case.
 
     Args:
         path: the file.
@@ -82,9 +83,10 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
 
 def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
     try:
-        metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in COLUMNS}
+        metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in (*COLUMNS, "group")}
+        class_name = " ".join(filter(None, [row.get("group"), row["class"]]))
         return CaseMetrics(
-            row["case"], row["class"], metrics, int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
+            row["case"], class_name, metrics, int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(

@@ -9,25 +9,17 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A small training case that the tests of the handlers share, and the loop by hand that they are compared with."""
+"""The small training case that the tests of the handlers share: networks, data and losses."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-
-from monai_kd.handlers import DistillationHandler, DistillationTerm
-from monai_kd.networks import Teacher
-
-Maps = dict[str, torch.Tensor]
 
 
 class Net(nn.Module):
@@ -61,6 +53,11 @@ def seeded(build: Callable[[], nn.Module], seed: int = 0) -> Any:
         return build()
 
 
+def student_net(*, seed: int = 0, **kwargs: Any) -> Any:
+    """A student's network; the same initial weights each time."""
+    return seeded(lambda: Net(**kwargs), seed)
+
+
 def teacher_net(**kwargs: Any) -> Any:
     """A teacher's network, with running statistics other than those of the student's data and active dropout."""
     network = seeded(lambda: Net(**({"channels": 6, "dropout": 0.5} | kwargs)), seed=1)
@@ -82,12 +79,6 @@ def make_batches(**kwargs: Any) -> list[dict[str, torch.Tensor]]:
     return list(DataLoader(make_data(**kwargs), batch_size=2))
 
 
-def segmentation_loss(logits: Any, label: torch.Tensor) -> torch.Tensor:
-    """The supervised loss of the case: cross entropy, of the first output if there are several."""
-    logits = logits if isinstance(logits, torch.Tensor) else logits[0]
-    return F.cross_entropy(logits.float(), label[:, 0].long())
-
-
 def soften(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
     """A distillation loss between logits."""
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True) / 64
@@ -98,113 +89,9 @@ def hint(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | Non
     return F.mse_loss(student, teacher)
 
 
-def adam(parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """An optimizer that remembers, so that one wrong gradient shows in all later steps."""
-    return torch.optim.Adam(parameters, lr=1e-2)
-
-
-def sgd(parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """An optimizer whose steps are as close as the gradients are, where those cannot be equal bit for bit."""
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-
-
-class On:
-    """A handler that calls a function at an event."""
-
-    def __init__(self, event: Any, call: Callable[[Any], Any]) -> None:
-        self.event, self.call = event, call
-
-    def attach(self, engine: Any) -> None:
-        """Register with an engine."""
-        engine.add_event_handler(self.event, lambda engine: self.call(engine))
-
-
-def make_trainer(
-    student: nn.Module,
-    handlers: Sequence[Any] = (),
-    data: Sequence[Any] | None = None,
-    epochs: int = 2,
-    optimizer: torch.optim.Optimizer | None = None,
-    **kwargs: Any,
-) -> SupervisedTrainer:
-    """MONAI's trainer on the case, four iterations of two images an epoch."""
-    return SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=epochs,
-        train_data_loader=DataLoader(make_data() if data is None else data, batch_size=2),
-        network=student,
-        optimizer=adam(student.parameters()) if optimizer is None else optimizer,
-        loss_function=kwargs.pop("loss_function", segmentation_loss),
-        train_handlers=list(handlers),
-        **kwargs,
-    )
-
-
-def distil(
-    student: nn.Module, terms: Sequence[DistillationTerm], teacher: nn.Module | None = None, **kwargs: Any
-) -> tuple[DistillationHandler, SupervisedTrainer]:
-    """Train the student with a handler of these terms; returns the handler and the trainer."""
-    options = ("supervised_weight", "monitor_interval", "drown_ratio", "student")
-    own = {key: kwargs.pop(key) for key in options if key in kwargs}
-    handler = DistillationHandler(Teacher(teacher_net() if teacher is None else teacher), terms, **own)
-    trainer = make_trainer(student, [handler, *kwargs.pop("handlers", ())], **kwargs)
-    trainer.run()
-    return handler, trainer
-
-
-def loop_by_hand(
-    student: Any,
-    teacher: Any,
-    distillation: Callable[[Maps, Maps, torch.Tensor, float], list[torch.Tensor]],
-    epochs: int = 2,
-    adapters: Sequence[nn.Module] = (),
-    supervised_weight: float = 1.0,
-    accumulation: int = 1,
-    autocast: Callable[[], Any] = nullcontext,
-    scaler: torch.amp.GradScaler | None = None,
-    batches: Sequence[dict[str, torch.Tensor]] | None = None,
-    mean_gradients: Callable[[nn.Module], None] | None = None,
-    make_optimizer: Callable[[Any], torch.optim.Optimizer] = adam,
-) -> None:
-    """
-    Distillation as one would write it out: no handler and no events. ``distillation`` gets the maps of all layers of
-    both networks (the logits as ``"head"``, the student's of several as ``"finest"``), the label and the epochs done,
-    and returns weighted terms.
-    """
-    scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
-    batches = make_batches() if batches is None else batches
-    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-    maps: tuple[Maps, Maps] = ({}, {})
-    handles = []
-    for network, own in zip((student, teacher), maps):
-        network.relu.inplace = False
-        for name, module in network.named_children():
-            note = lambda module, inputs, output, own=own, name=name: own.update({name: output})  # noqa: E731
-            handles.append(module.register_forward_hook(note))
-    optimizer = make_optimizer([*student.parameters(), *(p for adapter in adapters for p in adapter.parameters())])
-    student.train()
-    for step in range(epochs * len(batches)):
-        batch = batches[step % len(batches)]
-        if step % accumulation == 0:
-            optimizer.zero_grad(set_to_none=False)
-        with autocast():
-            logits = student(batch["image"])
-            maps[0]["finest"] = logits if isinstance(logits, torch.Tensor) else logits[0]
-            with torch.no_grad():
-                teacher(batch["image"])
-            loss = segmentation_loss(logits, batch["label"])
-        loss = loss if supervised_weight == 1 else supervised_weight * loss
-        for term in distillation(maps[0], maps[1], batch["label"], step / len(batches)):
-            loss = loss + term
-        scaler.scale(loss / accumulation if accumulation > 1 else loss).backward()
-        for module in (student, *adapters) if mean_gradients is not None else ():
-            mean_gradients(module)
-        if (step + 1) % accumulation == 0:
-            scaler.step(optimizer)
-            scaler.update()
-    for handle in handles:
-        handle.remove()
-    student.relu.inplace = True
+def hooks_of(network: nn.Module) -> int:
+    """How many hooks listen to the layers of a network."""
+    return sum(len(module._forward_hooks) for module in network.modules())
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

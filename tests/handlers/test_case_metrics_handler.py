@@ -70,7 +70,7 @@ def evaluate(
             name: IgniteMetricHandler(metric_fn=metric, output_transform=PAIR, save_details=kwargs.get("details", True))
             for name, metric in metrics.items()
         },
-        val_handlers=[CaseMetricsHandler(folder, classes)],
+        val_handlers=[CaseMetricsHandler(folder, classes, group_key=kwargs.get("group_key"))],
     ).run()
 
 
@@ -178,3 +178,23 @@ def test_uneven_cases_of_two_processes_come_together(tmp_path):
     while not processes.join():
         pass
     assert_as_expected(tmp_path / "eval")
+
+
+def test_groups_are_a_column_and_have_a_summary_each(tmp_path):
+    groups = ["Kvasir", "ETIS", "Kvasir"]
+    items = [
+        {"image": pred, "label": label, "case": name, "dataset": group}
+        for (name, label, pred), group in zip(CASES, groups, strict=True)
+    ]
+    evaluate(tmp_path / "plain", items=items)
+    evaluate(tmp_path / "grouped", items=items, group_key="dataset")
+    grouped = rows(tmp_path / "grouped")
+    assert [row.pop("group") for row in grouped] == [group for group in groups for _ in range(2)]
+    assert grouped == rows(tmp_path / "plain")
+    summary = json.loads((tmp_path / "grouped" / "summary.json").read_text())
+    assert list(summary) == ["Kvasir organ", "Kvasir tumor", "ETIS organ", "ETIS tumor"]
+    assert summary["Kvasir organ"]["dice"]["mean"] == pytest.approx((1 + 0) / 2)
+    assert summary["ETIS organ"]["dice"]["mean"] == pytest.approx(0.5)
+    assert {case.class_name for case in read_cases(tmp_path / "grouped" / "cases.csv")} == set(summary)
+    with pytest.raises(ValueError, match="`group_key` must be an entry of each item, but got 'dataset'"):
+        evaluate(tmp_path / "none", group_key="dataset")

@@ -20,25 +20,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
+from monai.networks.nets import DynUNet
 from torch import nn
 from torch.nn import functional as F
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm, LinearSchedule
-from monai_kd.networks import ChannelAdapter, Teacher
-from tests.handlers.engine_case import (
-    Net,
-    On,
-    distil,
-    hint,
-    loop_by_hand,
-    make_batches,
-    make_data,
-    make_trainer,
-    same,
-    seeded,
-    soften,
-    teacher_net,
-)
+from monai_kd.handlers import DistillationTerm, LinearSchedule
+from monai_kd.networks import ChannelAdapter
+from tests.handlers.engine_case import hint, make_batches, make_data, same, seeded, soften, student_net, teacher_net
+from tests.handlers.training import On, distil, handler_of, loop_by_hand, make_trainer, segmentation_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
@@ -88,16 +77,16 @@ class Softened:
 
 @pytest.mark.parametrize("layers", [(), ("norm", "norm", nn.Conv2d(4, 6, 1))])
 def test_weight_0_is_no_handler(layers):
-    alone, distilled = seeded(Net), seeded(Net)
+    alone, distilled = student_net(), student_net()
     make_trainer(alone).run()
     distil(distilled, [DistillationTerm(hint if layers else soften, 0.0, *layers)])
     assert same(alone, distilled)
-    assert not same(alone, seeded(Net))
+    assert not same(alone, student_net())
 
 
 def test_term_of_weight_0_has_no_gradient_that_could_spoil():
     """A root at 0 has a finite value, and an infinite gradient: times 0 it would be NaN."""
-    alone, distilled, graphs = seeded(Net), seeded(Net), []
+    alone, distilled, graphs = student_net(), student_net(), []
 
     def root(student: torch.Tensor, teacher: torch.Tensor, label: Any) -> torch.Tensor:
         value = (student * 0).sum().sqrt()
@@ -111,7 +100,7 @@ def test_term_of_weight_0_has_no_gradient_that_could_spoil():
 
 
 def test_no_term_is_no_handler():
-    alone, distilled = seeded(Net), seeded(Net)
+    alone, distilled = student_net(), student_net()
     make_trainer(alone).run()
     distil(distilled, [])
     assert same(alone, distilled)
@@ -123,7 +112,7 @@ def test_no_term_is_no_handler():
 )
 def test_equals_the_loop_by_hand(request, accumulation, amp, supervised_weight):
     mixed = request.getfixturevalue("emulated_amp") if amp else {}
-    student, by_hand, seen = seeded(Net), seeded(Net), []
+    student, by_hand, seen = student_net(), student_net(), []
     adapters = [ChannelAdapter(4, 6), ChannelAdapter(4, 6)]
     start, others = copy.deepcopy(adapters), copy.deepcopy(adapters)
     _, trainer = distil(
@@ -153,7 +142,7 @@ def test_equals_the_loop_by_hand(request, accumulation, amp, supervised_weight):
 
 def test_schedules_follow_the_epochs_done():
     loss, cooling = Softened(), LinearSchedule(4.0, 1.0, 1, begin=1)
-    student, by_hand = seeded(Net), seeded(Net)
+    student, by_hand = student_net(), student_net()
     term = DistillationTerm(loss, weight=LinearSchedule(0.0, 1.0, 2), temperature=cooling)
     distil(student, [term])
 
@@ -167,24 +156,24 @@ def test_schedules_follow_the_epochs_done():
 
 
 def test_measuring_changes_nothing():
-    students = [seeded(Net), seeded(Net)]
+    students = [student_net(), student_net()]
     for student, interval in zip(students, (0, 1)):
         distil(student, [DistillationTerm(soften)], monitor_interval=interval)
     assert same(*students)
 
 
 def test_two_handlers_add_up():
-    both, one = seeded(Net), seeded(Net)
+    both, one = student_net(), student_net()
     first, second = DistillationTerm(soften, 0.5), DistillationTerm(hint, 0.25)
-    distil(both, [first], handlers=[DistillationHandler(Teacher(teacher_net()), [second])])
+    distil(both, [first], handlers=[handler_of(second)])
     distil(one, [first, second])
     assert same(both, one)
 
 
 def test_attach_twice_is_once():
-    once, twice = seeded(Net), seeded(Net)
+    once, twice = student_net(), student_net()
     distil(once, [DistillationTerm(soften)])
-    handler = DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften)])
+    handler = handler_of(DistillationTerm(soften))
     trainer = make_trainer(twice, [handler, handler])
     handler.attach(trainer)
     trainer.run()
@@ -192,7 +181,7 @@ def test_attach_twice_is_once():
 
 
 def test_three_dimensions():
-    student, by_hand = (seeded(lambda: Net(dims=3)) for _ in range(2))
+    student, by_hand = (student_net(dims=3) for _ in range(2))
     adapter = ChannelAdapter(4, 6, spatial_dims=3)
     other, size = copy.deepcopy(adapter), {"length": 4, "size": 4, "dims": 3}
     terms = [DistillationTerm(soften, 0.5), DistillationTerm(hint, 0.5, "encoder", "encoder", adapter)]
@@ -212,7 +201,7 @@ def test_teacher_of_other_depth_size_and_width():
     network = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.AvgPool2d(2), nn.Conv2d(6, 2, 1), nn.Upsample(scale_factor=2)
     )
-    adapter, student, by_hand = ChannelAdapter(4, 6, scale_factor=0.5), seeded(Net), seeded(Net)
+    adapter, student, by_hand = ChannelAdapter(4, 6, scale_factor=0.5), student_net(), student_net()
     other, reference = copy.deepcopy(adapter), copy.deepcopy(network)
     distil(student, [DistillationTerm(hint, 1.0, "middle", "1", adapter)], network)
     images = iter([batch["image"] for batch in make_batches() * 2])
@@ -227,7 +216,7 @@ def test_teacher_of_other_depth_size_and_width():
 
 
 def test_metatensors_are_equal_to_tensors():
-    plain, with_meta = seeded(Net), seeded(Net)
+    plain, with_meta = student_net(), student_net()
     terms = [DistillationTerm(soften, 0.5), DistillationTerm(hint, 0.5, "middle", "middle", ChannelAdapter(4, 6))]
     meta = {"affine": torch.eye(3)}
     data = [{key: MetaTensor(value, meta=meta) for key, value in item.items()} for item in make_data()]
@@ -244,7 +233,7 @@ def test_metatensors_are_equal_to_tensors():
 
 class TestDeepSupervision:
     def test_first_output_alone(self):
-        student, by_hand = (seeded(lambda: Net(scales=3)) for _ in range(2))
+        student, by_hand = (student_net(scales=3) for _ in range(2))
         distil(student, [DistillationTerm(soften, 0.5)])
         loop_by_hand(by_hand, teacher_net(), lambda s, t, *_: [0.5 * soften(s["finest"], t["head"])])
         assert same(student, by_hand)
@@ -258,9 +247,48 @@ class TestDeepSupervision:
             return hint(own, target)
 
         network = teacher_net() if teacher_scales == 1 else ThreeScales()
-        distil(seeded(lambda: Net(scales=3)), [DistillationTerm(note, 0.5, outputs="all")], network, epochs=1)
+        distil(student_net(scales=3), [DistillationTerm(note, 0.5, outputs="all")], network, epochs=1)
         sizes = [(2, 2, 16, 16)] * 3 if teacher_scales == 1 else [(2, 2, 16, 16), (2, 2, 8, 8), (2, 2, 4, 4)]
         assert seen == [(size, size) for size in sizes] * 4
+
+    @pytest.mark.parametrize("outputs", ["first", "all"])
+    def test_stacked_outputs_are_a_list_of_them(self, outputs):
+        """MONAI's network, as it is and made to return a list."""
+        trained = []
+        for kind in (StackedUNet, ListUNet):
+            student, terms = seeded(kind), [DistillationTerm(soften, 0.5, outputs=outputs)]
+            data = [item | {"image": MetaTensor(item["image"])} for item in make_data(4, 32)]
+            _, trainer = distil(student, terms, data=data, loss_function=every_output, monitor_interval=1)
+            trained.append((student, trainer.state.output[0]))
+        assert same(trained[0][0], trained[1][0])
+        assert trained[0][1]["loss_soften"] == trained[1][1]["loss_soften"] > 0
+        if outputs == "all":  # else they are measured at the first output, of what is stacked at the whole
+            ratios = [output["gradient_ratio_soften"] for _, output in trained]
+            assert ratios[0] == pytest.approx(ratios[1], rel=1e-5)
+        assert trained[0][1]["gradient_ratio_soften"] > 0
+
+    def test_stacked_outputs_of_a_teacher(self):
+        students = [student_net(scales=3), student_net(scales=3)]
+        for student, network in zip(students, (ThreeScales, Stacked)):
+            distil(student, [DistillationTerm(soften, 0.5)], seeded(network))
+        assert same(*students)
+
+
+def every_output(logits: Any, label: torch.Tensor) -> torch.Tensor:
+    outputs = logits if isinstance(logits, list) else logits.unbind(1)
+    return sum(segmentation_loss(output, label) / 2**i for i, output in enumerate(outputs))
+
+
+class StackedUNet(DynUNet):
+    def __init__(self) -> None:
+        kernels, strides = [3, 3, 3, 3], [1, 2, 2, 2]
+        super().__init__(2, 1, 2, kernels, strides, strides[1:], [4, 8, 16, 16], deep_supervision=True, deep_supr_num=2)
+
+
+class ListUNet(StackedUNet):
+    def forward(self, image: torch.Tensor) -> Any:
+        logits = super().forward(image)
+        return list(logits.as_tensor().unbind(1)) if self.training else logits
 
 
 class ThreeScales(nn.Conv2d):
@@ -272,3 +300,10 @@ class ThreeScales(nn.Conv2d):
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         logits = super().forward(image)
         return [logits, logits[..., ::2, ::2], logits[..., ::4, ::4]]
+
+
+class Stacked(ThreeScales):
+    """A teacher that stacks as many outputs of one size."""
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return torch.stack([super().forward(image)[0]] * 3, dim=1)

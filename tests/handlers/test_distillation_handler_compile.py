@@ -20,16 +20,19 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.handlers import DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher
-from tests.handlers.engine_case import Net as InplaceNet
-from tests.handlers.engine_case import On, distil, hint, make_trainer, same, seeded, soften
-from tests.handlers.engine_case import teacher_net as inplace_teacher_net
+from tests.handlers import engine_case
+from tests.handlers.engine_case import hint, same, seeded, soften
+from tests.handlers.training import On, distil, handler_of, make_trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning"),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 
 
-class Net(InplaceNet):
+class Net(engine_case.Net):
     """Without an in-place activation: switching that would compile the network anew, whatever becomes of hooks."""
 
     def __init__(self) -> None:
@@ -38,16 +41,9 @@ class Net(InplaceNet):
 
 
 def teacher_net() -> Any:
-    network = inplace_teacher_net()
+    network = engine_case.teacher_net()
     network.relu.inplace = False
     return network
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def make_terms(adapter: torch.nn.Module) -> list[DistillationTerm]:
@@ -62,7 +58,7 @@ def test_compiled_student_is_equal_in_two_runs(backend):
         watch = On(
             Events.ITERATION_COMPLETED, lambda engine, graphs=graphs: graphs.append(type(engine.network).__name__)
         )
-        _, trainer = distil(student, make_terms(adapter), handlers=[watch], **options)
+        _, trainer = distil(student, make_terms(adapter), teacher_net(), handlers=[watch], **options)
         trainer.run()  # the hooks of the first run are gone, and what was compiled would not see those of the second
         assert set(graphs) == {"OptimizedModule" if options else "Net"}
         assert len(graphs) == 16
@@ -83,21 +79,20 @@ def compiled_in_place(network: Any) -> Any:
 def test_student_that_was_compiled_and_called_before(how, given):
     """Of the two ways to compile, and where the handler is given the student that the trainer's network wraps."""
     adapter, students, image = ChannelAdapter(4, 6), [seeded(Net), seeded(Net)], torch.randn(2, 1, 16, 16)
-    distil(students[0], make_terms(adapter))
+    distil(students[0], make_terms(adapter), teacher_net())
     network = how(students[1])
     network.train()(image)  # as training will call it
     students[1].load_state_dict(seeded(Net).state_dict())
-    handler = DistillationHandler(Teacher(teacher_net()), make_terms(adapter), student=students[1] if given else None)
+    handler = handler_of(*make_terms(adapter), teacher=teacher_net(), student=students[1] if given else None)
     make_trainer(network, [handler]).run()
     assert same(*students)
 
 
 def test_compiled_teacher_that_was_called_before():
     adapter, students, image = ChannelAdapter(4, 6), [seeded(Net), seeded(Net)], torch.randn(2, 1, 16, 16)
-    distil(students[0], make_terms(adapter))
+    distil(students[0], make_terms(adapter), teacher_net())
     teacher = Teacher(compiled(teacher_net()))
     teacher(image)
-    handler = DistillationHandler(teacher, make_terms(adapter))
-    make_trainer(students[1], [handler]).run()
+    distil(students[1], make_terms(adapter), teacher)
     assert same(*students)
     assert torch.equal(teacher(image).logits, teacher_net().eval()(image))

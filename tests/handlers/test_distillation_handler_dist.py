@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from tests.handlers import two_ranks
-from tests.handlers.engine_case import Net, seeded
+from tests.handlers.engine_case import student_net
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,7 +47,7 @@ def test_student_and_adapter_are_equal_on_both_ranks_and_to_the_loop_by_hand(ran
     first, second = (rank[f"handler{accumulation}"] for rank in ranks)
     for result in (second, ranks[0][f"hand{accumulation}"], ranks[1][f"hand{accumulation}"]):
         torch.testing.assert_close(first, result, rtol=0, atol=0)
-    starts = {"student": two_ranks.weights(seeded(Net)), "adapter": two_ranks.weights(two_ranks.seeded_adapter(0))}
+    starts = {"student": two_ranks.weights(student_net()), "adapter": two_ranks.weights(two_ranks.seeded_adapter(0))}
     for name, start in starts.items():
         assert not any(torch.equal(first[name][key], start[key]) for key in start)
 

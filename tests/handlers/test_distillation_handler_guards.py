@@ -18,151 +18,52 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
-from monai.engines import AdversarialTrainer, GanTrainer, SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.handlers import DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher, TeacherTeam
-from tests.handlers.engine_case import (
-    Net,
-    adam,
-    distil,
-    hint,
-    make_data,
-    make_trainer,
-    same,
-    seeded,
-    soften,
-    teacher_net,
-)
+from tests.handlers.engine_case import Net, hint, make_data, same, seeded, soften, student_net, teacher_net
+from tests.handlers.training import distil, handler_of, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
 
-def handler_of(*terms: DistillationTerm, **kwargs: Any) -> DistillationHandler:
-    return DistillationHandler(Teacher(teacher_net()), list(terms) or [DistillationTerm(soften)], **kwargs)
-
-
-def cnn() -> nn.Module:
-    return nn.Conv2d(1, 2, 1)
-
-
-class TestArguments:
-    def test_teacher_of_another_type(self):
-        with pytest.raises(TypeError, match="`teacher` must be a Teacher or TeacherTeam, but got Conv2d; pass"):
-            DistillationHandler(cnn(), [DistillationTerm(soften)])
-
-    def test_term_of_another_type(self):
-        with pytest.raises(TypeError, match="`terms` must hold DistillationTerm, but got function"):
-            handler_of(soften)
-
-    @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-    def test_supervised_weight(self, weight):
-        with pytest.raises(ValueError, match=f"`supervised_weight` must be a finite number >= 0, but got {weight}"):
-            handler_of(supervised_weight=weight)
-
-    def test_unknown_member_of_a_team(self):
-        team = TeacherTeam({"big": Teacher(cnn()), "wide": Teacher(cnn())})
-        with pytest.raises(ValueError, match=r"of term `soften` must be one of \['big', 'wide'\], but got `deep`"):
-            DistillationHandler(team, [DistillationTerm(soften, teacher="deep")])
-
-    def test_one_term_needs_no_list_and_names_are_numbered(self):
-        assert list(DistillationHandler(Teacher(cnn()), DistillationTerm(soften)).terms) == ["soften"]
-        terms = [DistillationTerm(soften), DistillationTerm(soften), DistillationTerm(soften, name="soften_2")]
-        assert list(handler_of(*terms).terms) == ["soften", "soften_2", "soften_2_2"]
-
-
-class TestEngines:
-    def test_iteration_update(self):
-        with pytest.raises(ValueError, match="must fire MONAI's .* with `iteration_update`, which replaces the step"):
-            make_trainer(cnn(), [handler_of()], iteration_update=lambda engine, batch: {"loss": 0.0})
-
-    def test_plain_ignite_engine(self):
-        with pytest.raises(ValueError, match="but got Engine which is no MONAI trainer; the terms could not reach"):
-            handler_of().attach(Engine(lambda engine, batch: None))
-
-    def test_evaluator(self):
-        with pytest.raises(ValueError, match="but got SupervisedEvaluator which does not fire them"):
-            SupervisedEvaluator(torch.device("cpu"), make_data(), cnn(), val_handlers=[handler_of()])
-
-    def test_gan_trainer(self):
-        parts = [cnn(), adam(cnn().parameters()), hint] * 2
-        with pytest.raises(ValueError, match="but got GanTrainer which does not fire them"):
-            GanTrainer(torch.device("cpu"), 1, DataLoader(make_data()), *parts, train_handlers=[handler_of()])
-
-    def test_adversarial_trainer(self):
-        generator, discriminator = [[cnn(), adam(cnn().parameters()), hint] for _ in range(2)]
-        with pytest.raises(ValueError, match="but got AdversarialTrainer which does not fire them"):
-            AdversarialTrainer(
-                torch.device("cpu"), 1, make_data(), *generator, hint, *discriminator, train_handlers=[handler_of()]
-            )
-
-    def test_trainer_that_keeps_its_events_to_itself(self):
-        class Silent(SupervisedTrainer):
-            def _iteration(self, engine: Any, batchdata: Any) -> dict:
-                engine.state.output = {"pred": None, "loss": 0.0}
-                return engine.state.output
-
-        student = cnn()
-        trainer = Silent(
-            "cpu", 1, make_data(), student, adam(student.parameters()), hint, train_handlers=[handler_of()]
-        )
-        with pytest.raises(ValueError, match="but got Silent which does not fire them"):
-            trainer.run()
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), None, "0.5"])
+def test_supervised_weight(weight):
+    with pytest.raises(ValueError, match=f"`supervised_weight` must be a finite number >= 0, but got {weight!r}"):
+        handler_of(DistillationTerm(soften), supervised_weight=weight)
 
 
 class TestNetworks:
     @pytest.mark.parametrize(("student", "teacher"), [("midle", "middle"), ("middle", "midle")])
     def test_unknown_layer(self, student, teacher):
-        network = seeded(Net)
+        network = student_net()
         trainer = make_trainer(network, [handler_of(DistillationTerm(hint, 1.0, student, teacher))])
         with pytest.raises(
             ValueError, match="must be a module of Net, but got `midle`; the nearest names are `middle`, (`.*`, ){3}`"
         ):
             trainer.run()
         assert trainer.state.iteration == 0
-        assert same(network, seeded(Net))
-
-    def test_shared_weights(self):
-        network = Net()
-        handler = DistillationHandler(Teacher(network), [DistillationTerm(soften)])
-        with pytest.raises(ValueError, match="`teacher` must not share weights with the student, but got a common one"):
-            make_trainer(network, [handler]).run()
-
-    def test_one_shared_layer(self):
-        student, network = Net(), Net()
-        student.head.weight = network.head.weight
-        with pytest.raises(ValueError, match="`teacher` must not share weights"):
-            distil(student, [DistillationTerm(soften)], network)
-
-    def test_teacher_in_the_optimizer(self):
-        student, network = Net(), Net()
-        optimizer = adam([*student.parameters(), *network.parameters()])
-        with pytest.raises(ValueError, match="`optimizer` must not hold the teacher's weights; give it `student.param"):
-            distil(student, [DistillationTerm(soften)], network, optimizer=optimizer)
+        assert same(network, student_net())
 
     def test_layer_of_a_team_without_a_member(self):
         team = TeacherTeam([Teacher(teacher_net()), Teacher(teacher_net())])
-        handler = DistillationHandler(team, [DistillationTerm(hint, 1.0, "norm", "norm")])
         with pytest.raises(ValueError, match=r"must name one of \['teacher_0', 'teacher_1'\] where a term listens"):
-            make_trainer(seeded(Net), [handler]).run()
+            distil(student_net(), [DistillationTerm(hint, 1.0, "norm", "norm")], team)
 
     def test_layer_of_a_torchscript_teacher(self):
         scripted = torch.jit.trace(teacher_net().eval(), torch.zeros(1, 1, 16, 16))
         with pytest.raises(ValueError, match="layer `norm` cannot be captured: a TorchScript network"):
-            distil(seeded(Net), [DistillationTerm(hint, 1.0, "norm", "norm")], scripted)
+            distil(student_net(), [DistillationTerm(hint, 1.0, "norm", "norm")], scripted)
 
     def test_missing_image(self):
-        handler = DistillationHandler(Teacher(teacher_net(), image_key="smooth"), [DistillationTerm(soften)])
+        terms, teacher = [DistillationTerm(soften)], Teacher(teacher_net(), image_key="smooth")
         with pytest.raises(ValueError, match=r"but got `smooth` of \['image', 'label'\]"):
-            make_trainer(seeded(Net), [handler]).run()
-        handler = DistillationHandler(Teacher(teacher_net(), image_key="smooth"), [DistillationTerm(soften)])
+            distil(student_net(), terms, teacher)
         pairs = [(item["image"], item["label"]) for item in make_data()]
         with pytest.raises(ValueError, match="but got `smooth` of list"):
-            make_trainer(seeded(Net), [handler], data=pairs, prepare_batch=lambda batch, *_, **__: tuple(batch)).run()
+            distil(student_net(), terms, teacher, data=pairs, prepare_batch=lambda batch, *_, **__: tuple(batch))
 
     def test_output_that_is_no_tensor(self):
         class Named(nn.Conv2d):
@@ -170,7 +71,7 @@ class TestNetworks:
                 return {"logits": super().forward(image)}
 
         with pytest.raises(ValueError, match="must return one logits tensor or a list of them, but got dict"):
-            distil(seeded(Net), [DistillationTerm(soften)], Named(1, 2, 1))
+            distil(student_net(), [DistillationTerm(soften)], Named(1, 2, 1))
 
 
 class TestCapturedLayers:
@@ -181,14 +82,14 @@ class TestCapturedLayers:
             seen.append(student.detach().clone())
             return hint(student, teacher)
 
-        student = seeded(Net)
+        student = student_net()
         reference = copy.deepcopy(student).train()
         distil(student, [DistillationTerm(note, 0.1, "norm", "norm", nn.Conv2d(4, 6, 1))], epochs=1)
         student_map = reference.norm(reference.encoder(torch.stack([item["image"] for item in make_data(2)])))
         assert student_map.min() < 0  # ReLU would have made it 0
 
         seen.clear()
-        distil(seeded(Net), [DistillationTerm(note, 0.1, "norm", "norm")], teacher_net(channels=4), epochs=1)
+        distil(student_net(), [DistillationTerm(note, 0.1, "norm", "norm")], teacher_net(channels=4), epochs=1)
         assert torch.equal(seen[0], student_map)
 
     def test_functional_inplace_operation(self):
@@ -235,24 +136,24 @@ class TestCapturedLayers:
 class TestTerms:
     def test_other_number_of_classes(self):
         term = DistillationTerm(soften, name="kd")
-        student = seeded(Net)
+        student = student_net()
         with pytest.raises(ValueError, match=r"term `kd`: .* but got \(2, 2, 16, 16\) and \(2, 3, 16, 16\)"):
             distil(student, [term], teacher_net(classes=3))
-        assert torch.equal(student.head.weight, seeded(Net).head.weight)  # before the first step
+        assert torch.equal(student.head.weight, student_net().head.weight)  # before the first step
 
     def test_other_spatial_size(self):
         with pytest.raises(ValueError, match=r"term `soften`: .* \(2, 2, 16, 16\) and \(2, 2, 8, 8\); both"):
-            distil(seeded(Net), [DistillationTerm(soften)], nn.Conv2d(1, 2, 1, stride=2))
+            distil(student_net(), [DistillationTerm(soften)], nn.Conv2d(1, 2, 1, stride=2))
 
     def test_map_of_other_channels(self):
         term = DistillationTerm(hint, 1.0, "norm", "norm", ChannelAdapter(5, 6), name="hints")
         with pytest.raises(ValueError, match="term `hints`: `feature` must have 5 channels, but got 4; build"):
-            distil(seeded(Net), [term])
+            distil(student_net(), [term])
 
     def test_second_of_two_of_one_name(self):
         terms = [DistillationTerm(soften), DistillationTerm(soften, 1.0, "norm", "norm")]
         with pytest.raises(RuntimeError, match="term `soften_2`: The size of tensor"):
-            distil(seeded(Net), terms)
+            distil(student_net(), terms)
 
     @pytest.mark.parametrize(
         ("loss", "got"),
@@ -265,12 +166,12 @@ class TestTerms:
     @pytest.mark.parametrize("layers", [(), ("head", "head"), (["head", "head"], ["head", "head"])])
     def test_no_scalar(self, loss, got, layers):
         with pytest.raises(ValueError, match=f"term `odd`: `loss` must return a scalar tensor, but got {got}; reduce"):
-            distil(seeded(Net), [DistillationTerm(loss, 1.0, *layers, name="odd")])
+            distil(student_net(), [DistillationTerm(loss, 1.0, *layers, name="odd")])
 
     @pytest.mark.parametrize("bad", ["student", "teacher", "none of the logits"])
     @pytest.mark.parametrize("weight", [1.0, 0.0])
     def test_not_finite(self, bad, weight):
-        student, network = seeded(Net), teacher_net()
+        student, network = student_net(), teacher_net()
         if bad != "none of the logits":
             (student if bad == "student" else network).head.bias.data.fill_(float("nan"))
         poor = DistillationTerm(lambda s, t, label: hint(s, t) / (s.sum() * 0), weight, name="poor")
@@ -279,9 +180,14 @@ class TestTerms:
         with pytest.raises(ValueError, match=expected + bad.replace("student", "the s").replace("teacher", "the t")):
             distil(student, [fine, poor], network)
 
+    @pytest.mark.parametrize("weight", [None, "0.5", float("nan")])
+    def test_schedule_that_gives_no_number(self, weight):
+        with pytest.raises(ValueError, match=f"`weight` of term `kd` must be a finite number >= 0, but got {weight!r}"):
+            distil(student_net(), [DistillationTerm(soften, lambda time: weight, name="kd")])
+
     def test_negative_schedule(self):
         with pytest.raises(ValueError, match="`weight` of term `soften` must be a finite number >= 0, but got -0.25"):
-            distil(seeded(Net), [DistillationTerm(soften, lambda time: 0.5 - time)], epochs=1)
+            distil(student_net(), [DistillationTerm(soften, lambda time: 0.5 - time)], epochs=1)
 
     def test_errors_of_other_kinds_keep_their_type(self):
         class Odd(ValueError):
@@ -292,19 +198,13 @@ class TestTerms:
             raise Odd(3, "odd")
 
         with pytest.raises(Odd, match="odd"):
-            distil(seeded(Net), [DistillationTerm(fail)])
-
-
-@pytest.mark.parametrize("name", ["supervised", "kd_weighted"])
-def test_name_that_the_log_uses(name):
-    with pytest.raises(ValueError, match=f"must not be one that the log uses, but got `{name}`"):
-        DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften, name=name)])
+            distil(student_net(), [DistillationTerm(fail)])
 
 
 def test_term_on_frozen_layers_is_warned_of():
-    student = seeded(Net)
+    student = student_net()
     for module in (student.encoder, student.norm):
         module.requires_grad_(False)
     term = DistillationTerm(hint, student_layer="norm", teacher_layer="norm")
     with pytest.warns(UserWarning, match="term `hint` gives the student no gradient: .* frozen or recomputed"):
-        distil(student, [term], seeded(Net, 1))
+        distil(student, [term], student_net(seed=1))

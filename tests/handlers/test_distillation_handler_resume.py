@@ -21,9 +21,10 @@ import torch
 from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
 from torch.utils.data import DataLoader
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm, EpochSeedHandler, LinearSchedule
-from monai_kd.networks import ChannelAdapter, Teacher
-from tests.handlers.engine_case import Net, adam, hint, make_data, make_trainer, same, seeded, soften, teacher_net
+from monai_kd.handlers import DistillationTerm, EpochSeedHandler, LinearSchedule
+from monai_kd.networks import ChannelAdapter
+from tests.handlers.engine_case import hint, make_data, same, soften, student_net
+from tests.handlers.training import adam, handler_of, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
@@ -41,7 +42,7 @@ class Cooling:
 def run(epochs: int, folder: Path, load: Path | None = None, load_first: bool = False) -> SimpleNamespace:
     """One process of training, all that a checkpoint needs in it; weight and temperature change over four epochs."""
     torch.manual_seed(17 + epochs)  # a resumed process starts from another random state
-    student = seeded(lambda: Net(dropout=0.3))
+    student = student_net(dropout=0.3)
     optimizer = adam(student.parameters())
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.7)
     adapter = ChannelAdapter(4, 6)
@@ -51,7 +52,7 @@ def run(epochs: int, folder: Path, load: Path | None = None, load_first: bool = 
         DistillationTerm(Cooling(), LinearSchedule(0.0, 1.0, 4), temperature=LinearSchedule(4.0, 1.0, 3)),
         DistillationTerm(hint, LinearSchedule(1.0, 0.5, 2, begin=1), "middle", "middle", adapter),
     ]
-    handler = DistillationHandler(Teacher(teacher_net()), terms)
+    handler = handler_of(*terms)
     trainer = make_trainer(student, [EpochSeedHandler(3)], epochs=epochs, optimizer=optimizer)
     trainer.data_loader = DataLoader(make_data(), batch_size=2, shuffle=True)
     saved = {"network": student, "optimizer": optimizer, "lr": scheduler, "trainer": trainer, "distillation": handler}

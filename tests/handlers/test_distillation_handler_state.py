@@ -28,25 +28,10 @@ from monai.handlers import CheckpointSaver, ValidationHandler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm
+from monai_kd.handlers import DistillationTerm
 from monai_kd.networks import ChannelAdapter, Teacher, TeacherTeam
-from tests.handlers.engine_case import (
-    Net,
-    On,
-    adam,
-    distil,
-    hint,
-    loop_by_hand,
-    make_batches,
-    make_data,
-    make_trainer,
-    same,
-    seeded,
-    segmentation_loss,
-    sgd,
-    soften,
-    teacher_net,
-)
+from tests.handlers.engine_case import hint, hooks_of, make_batches, make_data, same, soften, student_net, teacher_net
+from tests.handlers.training import On, adam, distil, handler_of, loop_by_hand, make_trainer, segmentation_loss, sgd
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
@@ -55,25 +40,21 @@ def feature_term(**kwargs: Any) -> DistillationTerm:
     return DistillationTerm(hint, 0.5, "norm", "norm", ChannelAdapter(4, 6), **kwargs)
 
 
-def hooks_of(network: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in network.modules())
-
-
 class TestTeacherIsGuarded:
     def test_speaks_in_eval_mode_whatever_anybody_sets(self):
         network, said = teacher_net(), []
         reference, parent = copy.deepcopy(network).eval(), nn.ModuleDict({"teacher": network})
-        handler = DistillationHandler(Teacher(network), [DistillationTerm(soften), feature_term()])
+        handler = handler_of(DistillationTerm(soften), feature_term(), teacher=network)
         wake = On(Events.ITERATION_STARTED, lambda engine: parent.train())
         note = On(IterationEvents.FORWARD_COMPLETED, lambda engine: said.append(handler.knowledge.logits))
-        make_trainer(seeded(Net), [wake, handler, note]).run()
+        make_trainer(student_net(), [wake, handler, note]).run()
         expected = [reference(batch["image"]) for batch in make_batches()] * 2
         assert len(said) == 8
         assert all(torch.equal(one, other) for one, other in zip(said, expected))
         assert same(network, reference)  # the running means of batch norm among them
 
     def test_gets_no_gradient_and_is_in_no_optimizer(self):
-        handler, trainer = distil(seeded(Net), [DistillationTerm(soften), feature_term()])
+        handler, trainer = distil(student_net(), [DistillationTerm(soften), feature_term()])
         held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
         for parameter in handler.teacher.parameters():
             assert not parameter.requires_grad
@@ -81,9 +62,9 @@ class TestTeacherIsGuarded:
             assert id(parameter) not in held
 
     def test_is_in_no_checkpoint(self, tmp_path):
-        student = seeded(Net)
+        student = student_net()
         keys = list(student.state_dict())
-        handler = DistillationHandler(Teacher(teacher_net()), [feature_term()])
+        handler = handler_of(feature_term())
         trainer = make_trainer(student, [handler])
         CheckpointSaver(str(tmp_path), {"network": student, "distillation": handler}, save_final=True).attach(trainer)
         trainer.run()
@@ -95,9 +76,9 @@ class TestTeacherIsGuarded:
     def test_sees_its_own_image(self):
         data = [item | {"smooth": item["image"] / 2} for item in make_data()]
         network, said = teacher_net(), []
-        handler = DistillationHandler(Teacher(network, image_key="smooth"), [DistillationTerm(soften)])
+        handler = handler_of(DistillationTerm(soften), teacher=Teacher(network, image_key="smooth"))
         note = On(IterationEvents.FORWARD_COMPLETED, lambda engine: said.append(handler.knowledge.logits))
-        make_trainer(seeded(Net), [handler, note], data=data, epochs=1).run()
+        make_trainer(student_net(), [handler, note], data=data, epochs=1).run()
         expected = [network(batch["image"] / 2) for batch in make_batches()]
         assert all(torch.equal(one, other) for one, other in zip(said, expected))
 
@@ -105,7 +86,7 @@ class TestTeacherIsGuarded:
         data = [item | {"smooth": item["image"] / 2} for item in make_data()]
         networks = [teacher_net(), teacher_net(channels=5)]
         team = TeacherTeam({"a": Teacher(networks[0]), "b": Teacher(networks[1], image_key="smooth")}, weights=[3, 1])
-        adapter, student, by_hand = ChannelAdapter(4, 5), seeded(Net), seeded(Net)
+        adapter, student, by_hand = ChannelAdapter(4, 5), student_net(), student_net()
         other, second, maps = copy.deepcopy(adapter), copy.deepcopy(networks[1]).eval(), {}
         terms = [
             DistillationTerm(soften, 0.5, name="mean"),
@@ -113,7 +94,7 @@ class TestTeacherIsGuarded:
             DistillationTerm(hint, 0.125, "middle", "middle", adapter, teacher="b"),
         ]
         optimizer = sgd(student.parameters())
-        make_trainer(student, [DistillationHandler(team, terms)], data=data, optimizer=optimizer).run()
+        distil(student, terms, team, data=data, optimizer=optimizer)
 
         second.middle.register_forward_hook(lambda module, inputs, output: maps.update(middle=output))
         images = iter([batch["image"] for batch in make_batches() * 2])
@@ -131,7 +112,7 @@ class TestTeacherIsGuarded:
 
 class TestStudentIsLeftAlone:
     def test_nothing_of_ours_stays_after_training(self):
-        student, network, seen = seeded(Net), teacher_net(), []
+        student, network, seen = student_net(), teacher_net(), []
         watch = On(Events.EPOCH_COMPLETED, lambda engine: seen.append((hooks_of(student), student.relu.inplace)))
         handler, _ = distil(student, [feature_term()], network, handlers=[watch])
         assert seen == [(1, False)] * 2
@@ -145,8 +126,8 @@ class TestStudentIsLeftAlone:
         def fail(engine: Any) -> None:
             raise KeyError("a fault of the pipeline")
 
-        student, network, told = seeded(Net), teacher_net(), []
-        handler = DistillationHandler(Teacher(network), [feature_term()])
+        student, network, told = student_net(), teacher_net(), []
+        handler = handler_of(feature_term(), teacher=network)
         trainer = make_trainer(student, [handler, On(IterationEvents.FORWARD_COMPLETED, fail)])
         if others:  # a handler of somebody else's decides, as it would without ours: this one swallows
             trainer.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: told.append(error))
@@ -160,13 +141,13 @@ class TestStudentIsLeftAlone:
         assert handler.knowledge is None
 
     def test_nothing_of_ours_stays_when_training_ends_early(self):
-        student, stop = seeded(Net), On(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+        student, stop = student_net(), On(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
         _, trainer = distil(student, [feature_term()], handlers=[stop])
         assert trainer.state.epoch == 1
         assert hooks_of(student) == 0
 
     def test_copies_and_pickles_while_it_is_listened_to(self):
-        student, copies = seeded(Net), []
+        student, copies = student_net(), []
 
         def duplicate(engine: Any) -> None:
             copies.extend([copy.deepcopy(student), pickle.loads(pickle.dumps(student))])
@@ -179,18 +160,18 @@ class TestStudentIsLeftAlone:
             assert torch.equal(other.eval()(image), student.eval()(image))
 
     def test_handler_copies_and_pickles(self):
-        handler, _ = distil(seeded(Net), [DistillationTerm(soften), feature_term()])
+        handler, _ = distil(student_net(), [DistillationTerm(soften), feature_term()])
         for other in (copy.deepcopy(handler), pickle.loads(pickle.dumps(handler))):
-            students = seeded(Net), seeded(Net)
+            students = student_net(), student_net()
             for student, each in zip(students, (copy.deepcopy(handler), other)):
                 make_trainer(student, [each]).run()
             assert same(*students)
             assert other.adapters is not handler.adapters
 
     def test_validation_between_epochs_is_not_recorded(self):
-        students, held, terms = [seeded(Net), seeded(Net)], [], [feature_term(), feature_term()]
+        students, held, terms = [student_net(), student_net()], [], [feature_term(), feature_term()]
         terms[1].adapters.load_state_dict(terms[0].adapters.state_dict())
-        handlers = [DistillationHandler(Teacher(teacher_net()), [term]) for term in terms]
+        handlers = [handler_of(term) for term in terms]
         evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(make_data(4), 2), students[0], decollate=False)
         note = On(Events.EPOCH_COMPLETED, lambda engine: held.append(dict(handlers[0]._capture._outputs)))
         make_trainer(students[0], [handlers[0], ValidationHandler(1, evaluator), note]).run()
@@ -200,7 +181,7 @@ class TestStudentIsLeftAlone:
         assert same(*students)
 
     def test_loss_may_call_the_student_again(self):
-        student = seeded(Net)
+        student = student_net()
 
         def consistent(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
             return segmentation_loss(logits, label) + 0.1 * student(torch.ones(1, 1, 8, 8)).square().mean()
@@ -211,7 +192,7 @@ class TestStudentIsLeftAlone:
 
 class TestOptimizer:
     def test_scheduler_made_before_training_survives_the_adapters(self):
-        student, term = seeded(Net), feature_term()
+        student, term = student_net(), feature_term()
         optimizer, start = adam(student.parameters()), copy.deepcopy(term.adapters)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
         step = On(Events.EPOCH_COMPLETED, lambda engine: scheduler.step())
@@ -222,15 +203,15 @@ class TestOptimizer:
         assert not same(start, term.adapters)
 
     def test_adapters_given_to_the_optimizer_are_not_added_again(self):
-        student = seeded(Net)
-        handler = DistillationHandler(Teacher(teacher_net()), [feature_term()])
+        student = student_net()
+        handler = handler_of(feature_term())
         groups = [{"params": student.parameters()}, {"params": handler.parameters(), "lr": 0.5}]
         optimizer = torch.optim.SGD(groups, lr=0.1)
         make_trainer(student, [handler], optimizer=optimizer).run()
         assert [len(group["params"]) for group in optimizer.param_groups] == [8, 1]
 
     def test_second_run_adds_nothing(self):
-        _, trainer = distil(seeded(Net), [feature_term()])
+        _, trainer = distil(student_net(), [feature_term()])
         trainer.run()
         assert [len(group["params"]) for group in trainer.optimizer.param_groups] == [9]
 
@@ -248,8 +229,8 @@ class TestMemory:
             DistillationTerm(remember, 0.5, name="logits"),
         ]
         count = On(Events.ITERATION_COMPLETED, lambda engine: alive.append(sum(r() is not None for r in references)))
-        handler = DistillationHandler(Teacher(teacher_net(channels=4)), terms, monitor_interval=1)
-        trainer = make_trainer(seeded(Net), [handler, count])
+        handler = handler_of(*terms, teacher=teacher_net(channels=4), monitor_interval=1)
+        trainer = make_trainer(student_net(), [handler, count])
         gc.disable()  # what only the collector finds piles up on a GPU until it runs
         try:
             trainer.run()
@@ -260,10 +241,10 @@ class TestMemory:
 
 
 def test_adapters_join_the_group_that_learns():
-    student, adapter = seeded(Net), ChannelAdapter(4, 8)
+    student, adapter = student_net(), ChannelAdapter(4, 8)
     optimizer = torch.optim.SGD(
         [{"params": student.encoder.parameters(), "lr": 0.0}, {"params": student.head.parameters(), "lr": 0.1}]
     )
     term = DistillationTerm(hint, student_layer="middle", teacher_layer="middle", adapter=adapter)
-    DistillationHandler(Teacher(seeded(lambda: Net(8))), [term])._register_adapters(optimizer)
+    handler_of(term, teacher=student_net(channels=8))._register_adapters(optimizer)
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]

@@ -24,26 +24,17 @@ from torch import nn
 
 from monai_kd.handlers import DistillationTerm
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
+from monai_kd.losses import ImportanceMapLoss, KDLoss, RegionAffinityLoss
 from monai_kd.networks import Knowledge
-from tests.handlers.engine_case import (
-    Net,
-    On,
-    distil,
-    hint,
-    make_batches,
-    make_data,
-    seeded,
-    segmentation_loss,
-    soften,
-    teacher_net,
-)
+from tests.handlers.engine_case import hint, make_batches, make_data, soften, student_net, teacher_net
+from tests.handlers.training import On, distil, segmentation_loss
 
 
 def texts(found: list[warnings.WarningMessage]) -> list[str]:
     return [str(each.message) for each in found if "student" in str(each.message) or "term" in str(each.message)]
 
 
-def gradient_norms(student: Net, terms: list[torch.Tensor], anchors: list[torch.Tensor]) -> list[float]:
+def gradient_norms(student: Any, terms: list[torch.Tensor], anchors: list[torch.Tensor]) -> list[float]:
     norms = []
     for term in terms:
         gradients = torch.autograd.grad(term, anchors, retain_graph=True, allow_unused=True)
@@ -54,7 +45,7 @@ def gradient_norms(student: Net, terms: list[torch.Tensor], anchors: list[torch.
 class TestRatios:
     @pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
     def test_are_those_of_the_gradients_by_hand(self):
-        student, network, adapter = seeded(Net), teacher_net(), nn.Conv2d(4, 6, 1)
+        student, network, adapter = student_net(), teacher_net(), nn.Conv2d(4, 6, 1)
         own, said, batch = copy.deepcopy(student).train(), copy.deepcopy(network).eval(), make_batches()[0]
         own.relu.inplace = said.relu.inplace = False
         terms = [
@@ -87,7 +78,7 @@ class TestRatios:
     def test_are_there_every_n_iterations(self):
         there = []
         note = On(Events.ITERATION_COMPLETED, lambda e: there.append("gradient_ratio_soften" in e.state.output[0]))
-        distil(seeded(Net), [DistillationTerm(soften)], monitor_interval=3, handlers=[note])
+        distil(student_net(), [DistillationTerm(soften)], monitor_interval=3, handlers=[note])
         assert there == [True, False, False, True, False, False, True, False]
 
     def test_of_all_outputs(self):
@@ -115,30 +106,30 @@ class TestRatios:
     def test_weight_0_is_0(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _, trainer = distil(seeded(Net), [DistillationTerm(soften, 0.0)], monitor_interval=1)
+            _, trainer = distil(student_net(), [DistillationTerm(soften, 0.0)], monitor_interval=1)
         assert trainer.state.output[0]["gradient_ratio_soften"] == 0.0
 
 
 class TestWarnings:
     def test_term_that_drowns_the_supervised_loss(self):
         with pytest.warns(UserWarning, match="drowns") as found:
-            distil(seeded(Net), [DistillationTerm(soften, 0.001), DistillationTerm(hint, 1e4)], monitor_interval=1)
+            distil(student_net(), [DistillationTerm(soften, 0.001), DistillationTerm(hint, 1e4)], monitor_interval=1)
         drowned = [text for text in texts(found) if "drowns" in text]
         assert len(drowned) == 1  # once a run, not in each iteration
         assert drowned[0].startswith("term `hint` drowns the supervised loss: its gradient is ")
-        assert "lower its weight or let it ramp up (`LinearSchedule`), lower its temperature" in drowned[0]
+        assert drowned[0].endswith("times as large; lower its weight or let it ramp up (`LinearSchedule`).")
 
     @pytest.mark.parametrize(("ratio", "warned"), [(1e9, False), (1e-9, True)])
     def test_above_its_ratio_alone(self, ratio, warned):
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
-            distil(seeded(Net), [DistillationTerm(soften, 0.5)], drown_ratio=ratio)
+            distil(student_net(), [DistillationTerm(soften, 0.5)], drown_ratio=ratio)
         assert bool(texts(found)) is warned
 
     def test_distillation_alone_drowns_nothing(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _, trainer = distil(seeded(Net), [DistillationTerm(soften)], supervised_weight=0.0, monitor_interval=1)
+            _, trainer = distil(student_net(), [DistillationTerm(soften)], supervised_weight=0.0, monitor_interval=1)
         assert "gradient_ratio_soften" not in trainer.state.output[0]
 
     @pytest.mark.parametrize(
@@ -151,7 +142,7 @@ class TestWarnings:
     @pytest.mark.parametrize("supervised_weight", [1.0, 0.0])
     def test_term_without_a_gradient(self, loss, supervised_weight):
         with pytest.warns(UserWarning, match="term `idle` is .* but gives the student no gradient"):
-            distil(seeded(Net), [DistillationTerm(loss, name="idle")], supervised_weight=supervised_weight)
+            distil(student_net(), [DistillationTerm(loss, name="idle")], supervised_weight=supervised_weight)
 
     def test_term_whose_gradient_ends_at_the_adapter(self):
         class Cut(nn.Conv2d):
@@ -159,7 +150,7 @@ class TestWarnings:
                 return super().forward(feature.detach())
 
         with pytest.warns(UserWarning, match="term `hint` is .* but gives the student no gradient"):
-            distil(seeded(Net), [DistillationTerm(hint, 1.0, "norm", "norm", Cut(4, 6, 1))])
+            distil(student_net(), [DistillationTerm(hint, 1.0, "norm", "norm", Cut(4, 6, 1))])
 
 
 class TestSingleClass:
@@ -167,7 +158,7 @@ class TestSingleClass:
 
     @staticmethod
     def run(weight: Any = 0.01, data: Any = None, classes: int = 2, only: int = 0, label: Any = None) -> list[str]:
-        student = seeded(lambda: Net(classes=classes))
+        student = student_net(classes=classes)
         student.head.bias.data.zero_()
         student.head.bias.data[only] = 100.0 if classes > 1 else -100.0
         student.requires_grad_(False)
@@ -187,7 +178,7 @@ class TestSingleClass:
         assert [text.split(",")[0] for text in found] == [
             f"the student predicted class {only} alone in all of epoch {epoch}" for epoch in (1, 2)
         ]
-        assert "the terms (kd) drown the supervised loss: lower its weight" in found[0]
+        assert "the terms (kd) drown the supervised loss: lower its weight or let it ramp up (`Lin" in found[0]
 
     def test_of_one_hot_labels(self):
         one_hot = self.run(label=lambda label: torch.cat([1 - label, label]))
@@ -200,7 +191,7 @@ class TestSingleClass:
     def test_of_one_batch_is_no_matter(self):
         data = make_data()
         data[2]["image"] = data[2]["image"] * 0
-        student = seeded(Net)
+        student = student_net()
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             distil(student, [DistillationTerm(soften, 0.01)], data=data, monitor_interval=0)
@@ -211,13 +202,69 @@ class TestSingleClass:
         assert len(self.run(weight=lambda time: 0.0 if time < 1 else 0.01)) == 1
 
 
+class TestRemedy:
+    """Each piece of advice is one that the term's loss can follow, and that helps."""
+
+    TERMS = {
+        "cool": DistillationTerm(RegionAffinityLoss(num_classes=2)),
+        "kd": DistillationTerm(KDLoss()),
+        "map": DistillationTerm(ImportanceMapLoss()),
+        "even": DistillationTerm(KDLoss(balance="class")),
+    }
+
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [
+            ("cool", ""),
+            ("kd", ", or lower the temperature of `kd`"),
+            ("map", ""),
+            ("even", ", or lower the te.*`even`"),
+        ],
+    )
+    def test_of_a_term_that_drowns(self, name, more):
+        student = Knowledge([torch.randn(1, 2, 4, 4, requires_grad=True)])
+        value = 100 * student.logits.square().mean()
+        with pytest.warns(
+            UserWarning, match=r"lower its weight or let it ramp up \(`LinearSchedule`\)" + more + r"\.$"
+        ):
+            DistillationMonitor().ratios({name: self.TERMS[name]}, {name: value}, value / 100, student)
+
+    def test_of_terms_in_a_collapse(self):
+        monitor = DistillationMonitor()
+        monitor.see(torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1), torch.tensor([0, 1]).reshape(1, 1, 1, 2))
+        with pytest.warns(UserWarning, match="the student predicted class 0 alone in all of epoch 3") as found:
+            monitor.end_epoch(3, self.TERMS)
+        assert texts(found)[0].endswith(
+            "the terms (cool, kd, map, even) drown the supervised loss: lower their weights or let them ramp up "
+            "(`LinearSchedule`), or lower the temperature of `kd`, `even`, or average `kd`, `map` per class "
+            "(`balance='class'`)."
+        )
+
+    @staticmethod
+    def gradient(loss: Any, seed: int, classes: int) -> float:
+        draw = torch.Generator().manual_seed(seed)
+        student, teacher = (5 * torch.randn(1, classes, 16, 16, generator=draw) for _ in range(2))
+        label = (torch.rand(1, 1, 16, 16, generator=draw) < 0.02).long()
+        (gradient,) = torch.autograd.grad(loss(student.requires_grad_(), teacher, label), student)
+        return gradient.norm().item()
+
+    @pytest.mark.parametrize("classes", [2, 3, 8])
+    def test_lower_temperature_pulls_less(self, classes):
+        for seed in range(5):
+            pulls = [self.gradient(KDLoss(temperature=t), seed, classes) for t in (0.5, 1.0, 2.0, 4.0, 8.0)]
+            assert pulls == sorted(pulls)
+
+    def test_balance_is_no_remedy_for_a_gradient_too_large(self):
+        assert self.gradient(KDLoss(balance="class"), 0, 2) > 2 * self.gradient(KDLoss(), 0, 2)
+
+
 class TestArguments:
-    @pytest.mark.parametrize("interval", [-1, 0.5])
+    @pytest.mark.parametrize("interval", [-1, 0.5, None, "50", float("inf"), float("nan")])
     def test_interval(self, interval):
-        with pytest.raises(ValueError, match=f"`monitor_interval` must be a whole number >= 0, but got {interval}"):
+        with pytest.raises(ValueError, match=f"`monitor_interval` must be a whole number >= 0, but got {interval!r}"):
             DistillationMonitor(interval)
 
-    @pytest.mark.parametrize("ratio", [0, -1.0, float("nan")])
+    @pytest.mark.parametrize("ratio", [0, -1.0, float("nan"), None, "2"])
     def test_drown_ratio(self, ratio):
-        with pytest.raises(ValueError, match=f"`drown_ratio` must be positive, but got {ratio}"):
+        with pytest.raises(ValueError, match=f"`drown_ratio` must be positive, but got {ratio!r}"):
             DistillationMonitor(drown_ratio=ratio)

@@ -150,12 +150,47 @@ class TestNames:
 
 
 class TestArguments:
-    @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
+    @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), None, "0.5", "1e-3"])
     def test_weight(self, weight):
-        with pytest.raises(ValueError, match=f"`weight` must be a finite number >= 0, but got {weight}"):
+        with pytest.raises(ValueError, match=f"`weight` must be a finite number >= 0, but got {weight!r}"):
             DistillationTerm(hint, weight)
-        with pytest.raises(ValueError, match=f"`weight` of term `hint` must be a finite number >= 0, but got {weight}"):
-            DistillationTerm(hint, lambda time: weight).weight_at(0.0)
+        term = DistillationTerm(hint, lambda time: weight)
+        with pytest.raises(
+            ValueError, match=f"`weight` of term `hint` must be a finite number >= 0, but got {weight!r}"
+        ):
+            term.weight_at(0.0)
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), "4"])
+    def test_temperature(self, temperature):
+        with pytest.raises(ValueError, match=f"`temperature` must be a finite number > 0, but got {temperature!r}"):
+            DistillationTerm(KDLoss(), temperature=temperature)
+        term = DistillationTerm(KDLoss(), temperature=lambda time: temperature)
+        with pytest.raises(
+            ValueError, match=f"`temperature` of term `kd` must be a finite number > 0, but got {temperature!r}"
+        ):
+            term.set_temperature(0.0)
+        with pytest.raises(ValueError, match="`temperature` of term `kd` must be .* but got None"):
+            DistillationTerm(KDLoss(), temperature=lambda time: None).set_temperature(0.0)
+
+    @pytest.mark.parametrize("name", ["a.b", "", ".", 3])
+    def test_name(self, name):
+        for adapter in (None, nn.Identity()):
+            with pytest.raises(ValueError, match=f"`name` must be a text without dots, .* but got {name!r}"):
+                DistillationTerm(hint, adapter=adapter, name=name)
+
+    @pytest.mark.parametrize("name", ["values", "type", "training"])
+    def test_name_of_an_attribute(self, name):
+        """Which cannot hold an adapter, and is as good as another without one."""
+        with pytest.raises(
+            ValueError, match=f"with an adapter none that `torch.nn.ModuleDict` has .* but got '{name}'"
+        ):
+            DistillationTerm(hint, adapter=nn.Identity(), name=name)
+        assert DistillationTerm(hint, name=name).name == name
+
+    @pytest.mark.parametrize("adapter", [nn.Identity, "identity", lambda feature: feature, [nn.Identity]])
+    def test_adapter_that_is_no_module(self, adapter):
+        with pytest.raises(TypeError, match="`adapter` must be a module or a sequence of modules, but got "):
+            DistillationTerm(hint, adapter=adapter)
 
     def test_outputs(self):
         with pytest.raises(ValueError, match="`outputs` must be 'first' or 'all', but got 'last'"):

@@ -34,12 +34,19 @@ def test_is_monotonous_and_between_its_ends(start, stop, times):
     assert (late - early) * (stop - start) >= -1e-9
 
 
-@pytest.mark.parametrize("epochs", [0, -1])
+@pytest.mark.parametrize("epochs", [0, -1, None, "3"])
 def test_epochs(epochs):
-    with pytest.raises(ValueError, match=f"`epochs` must be positive, but got {epochs}"):
+    with pytest.raises(ValueError, match=f"`epochs` must be a finite number > 0, but got {epochs!r}"):
         LinearSchedule(0, 1, epochs)
 
 
 def test_begin():
-    with pytest.raises(ValueError, match="`begin` must not be negative, but got -1"):
+    with pytest.raises(ValueError, match="`begin` must be a finite number >= 0, but got -1"):
         LinearSchedule(0, 1, 1, begin=-1)
+
+
+@pytest.mark.parametrize("end", ["start", "stop"])
+@pytest.mark.parametrize("value", ["1e-3", None, float("inf")])
+def test_ends(end, value):
+    with pytest.raises(ValueError, match=f"`{end}` must be a finite number, but got {value!r}"):
+        LinearSchedule(**({"start": 0.0, "stop": 1.0, "epochs": 2} | {end: value}))

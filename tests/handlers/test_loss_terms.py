@@ -23,7 +23,8 @@ import torch
 from monai.handlers import MLFlowHandler, StatsHandler, TensorBoardStatsHandler
 
 from monai_kd.handlers import DistillationTerm, loss_terms
-from tests.handlers.engine_case import Net, distil, hint, seeded, soften
+from tests.handlers.engine_case import hint, soften, student_net
+from tests.handlers.training import distil
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 NAMES = {"loss", "loss_supervised", "loss_soften", "loss_soften_weighted", "loss_hint", "loss_hint_weighted"}
@@ -72,7 +73,7 @@ class FakeClient:
 
 
 def test_the_parts_are_of_the_output_and_add_up(terms):
-    _, trainer = distil(seeded(Net), terms, supervised_weight=0.5)
+    _, trainer = distil(student_net(), terms, supervised_weight=0.5)
     values = loss_terms(trainer.state.output)
     assert set(values) == NAMES
     assert all(type(value) is float for value in values.values())
@@ -84,7 +85,7 @@ def test_the_parts_are_of_the_output_and_add_up(terms):
 
 @pytest.mark.parametrize("decollate", [True, False])
 def test_is_the_same_before_and_after_decollation(terms, decollate):
-    _, trainer = distil(seeded(Net), terms, monitor_interval=1, decollate=decollate)
+    _, trainer = distil(student_net(), terms, monitor_interval=1, decollate=decollate)
     assert isinstance(trainer.state.output, list) is decollate
     assert set(loss_terms(trainer.state.output)) == NAMES | RATIOS
 
@@ -96,7 +97,7 @@ def test_takes_losses_and_ratios_alone():
 
 
 def test_stats_handler(terms, capsys):
-    distil(seeded(Net), terms, handlers=[StatsHandler(name="stats", output_transform=loss_terms)], epochs=1)
+    distil(student_net(), terms, handlers=[StatsHandler(name="stats", output_transform=loss_terms)], epochs=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if "Iter:" in line]
     assert len(lines) == 4
     assert set(re.findall(r"(\w+): \d+\.\d+", lines[0])) == NAMES | RATIOS
@@ -106,7 +107,7 @@ def test_stats_handler(terms, capsys):
 def test_tensorboard(terms):
     writer = FakeWriter()
     _, trainer = distil(
-        seeded(Net),
+        student_net(),
         terms,
         monitor_interval=4,
         handlers=[TensorBoardStatsHandler(summary_writer=writer, output_transform=loss_terms)],
@@ -121,7 +122,7 @@ def test_mlflow(terms, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setattr("mlflow.MlflowClient", FakeClient)
     handler = MLFlowHandler(tracking_uri="https://localhost", output_transform=loss_terms)
-    _, trainer = distil(seeded(Net), terms, monitor_interval=4, handlers=[handler])
+    _, trainer = distil(student_net(), terms, monitor_interval=4, handlers=[handler])
     assert set(handler.client.values) >= NAMES | RATIOS
     assert len(handler.client.values["loss_soften"]) == 8
     assert len(handler.client.values["gradient_ratio_soften"]) == 2

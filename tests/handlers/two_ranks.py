@@ -24,19 +24,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_kd.handlers import DistillationHandler, DistillationTerm
-from monai_kd.networks import ChannelAdapter, Teacher
-from tests.handlers.engine_case import (
-    Net,
-    distil,
-    hint,
-    loop_by_hand,
-    make_data,
-    make_trainer,
-    seeded,
-    soften,
-    teacher_net,
-)
+from monai_kd.handlers import DistillationTerm
+from monai_kd.networks import ChannelAdapter
+from tests.handlers.engine_case import hint, make_data, seeded, soften, student_net, teacher_net
+from tests.handlers.training import distil, handler_of, loop_by_hand, make_trainer
 
 
 def seeded_adapter(seed: int) -> Any:
@@ -56,7 +47,7 @@ def own_data() -> list[dict[str, torch.Tensor]]:
 
 def by_handler(accumulation: int = 1) -> dict[str, Any]:
     """Logits, and a layer with an adapter."""
-    student, adapter = DistributedDataParallel(seeded(Net)), seeded_adapter(dist.get_rank())
+    student, adapter = DistributedDataParallel(student_net()), seeded_adapter(dist.get_rank())
     terms = [DistillationTerm(soften, 0.5), DistillationTerm(hint, 0.25, "norm", "norm", adapter)]
     distil(student, terms, data=own_data(), accumulation_steps=accumulation)
     return {"student": weights(student), "adapter": weights(adapter)}
@@ -64,7 +55,7 @@ def by_handler(accumulation: int = 1) -> dict[str, Any]:
 
 def by_hand(accumulation: int = 1) -> dict[str, Any]:
     """The same as one would write it out for two ranks: the mean of the gradients after each backward pass."""
-    student, adapter = seeded(Net), seeded_adapter(0)
+    student, adapter = student_net(), seeded_adapter(0)
 
     def mean_gradients(module: nn.Module) -> None:
         for parameter in module.parameters():
@@ -91,13 +82,13 @@ def gradient_on_one_rank() -> dict[str, Any]:
         return hint(student, teacher) if dist.get_rank() == 0 else torch.zeros(())
 
     term = DistillationTerm(partly, 0.25, "norm", "norm", adapter, name="partly")
-    distil(DistributedDataParallel(seeded(Net)), [term], data=own_data())
+    distil(DistributedDataParallel(student_net()), [term], data=own_data())
     return {"adapter": weights(adapter)}
 
 
 def weight_0() -> dict[str, Any]:
     """Weight decay must not reach an adapter that no term uses yet, as it does not on one process."""
-    student, adapter = DistributedDataParallel(seeded(Net)), seeded_adapter(0)
+    student, adapter = DistributedDataParallel(student_net()), seeded_adapter(0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.1, weight_decay=0.1)
     distil(student, [DistillationTerm(hint, 0.0, "norm", "norm", adapter)], data=own_data(), optimizer=optimizer)
     return {"adapter": weights(adapter), "start": weights(seeded_adapter(0))}
@@ -114,7 +105,7 @@ def error_of(call: Callable[[], Any]) -> dict[str, Any]:
 
 def unused_parameters() -> dict[str, Any]:
     """What DDP could not bear, for a layer and for logits."""
-    student = DistributedDataParallel(seeded(Net), find_unused_parameters=True)
+    student = DistributedDataParallel(student_net(), find_unused_parameters=True)
     term = DistillationTerm(hint, 0.25, "norm", "norm", ChannelAdapter(4, 6))
     logits = error_of(lambda: distil(student, [DistillationTerm(soften)], data=own_data()))["error"]
     return error_of(lambda: distil(student, [term], data=own_data())) | {"logits": logits}
@@ -124,9 +115,9 @@ def missing_on_rank_1() -> dict[str, Any]:
     """A configuration for several GPUs that drops handlers on the other ranks."""
 
     def run() -> None:
-        handler = DistillationHandler(Teacher(teacher_net()), [DistillationTerm(soften)])
+        handler = handler_of(DistillationTerm(soften))
         handler.rank_timeout = timedelta(seconds=1)
-        make_trainer(seeded(Net), [handler] if dist.get_rank() == 0 else []).run()
+        make_trainer(student_net(), [handler] if dist.get_rank() == 0 else []).run()
 
     return error_of(run)
 

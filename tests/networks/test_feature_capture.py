@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from monai_kd.networks import FeatureCapture
 from monai_kd.networks.feature_capture import unwrap
+from tests.handlers.engine_case import hooks_of
 
 
 def make_unet(**kwargs: Any) -> UNet:
@@ -56,8 +57,22 @@ def image() -> torch.Tensor:
     return torch.randn(2, 1, 16, 16)
 
 
-def hooks_of(network: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in network.modules())
+class Twins(nn.Identity):
+    """Returns its input twice."""
+
+    def forward(self, feature: torch.Tensor) -> list[torch.Tensor]:
+        return [feature, feature]
+
+
+def refuses(forward: Any, image: torch.Tensor, layer: str, message: str) -> None:
+    """Whether the layers of the chain, called in another way, give no map but an error that says why."""
+    network = Chain()
+    network.twins = Twins()
+    with FeatureCapture(network, [layer]) as capture:
+        forward(network, image)
+        for ask in (lambda: capture[layer], lambda: capture.features):
+            with pytest.raises(RuntimeError, match=message):
+                ask()
 
 
 class TestRecords:
@@ -175,19 +190,24 @@ class TestInplace:
         "operation", [lambda x: F.relu(x, inplace=True), lambda x: x.add_(1.0), lambda x: x.mul_(2)]
     )
     def test_other_operations_are_noticed(self, image, operation):
-        class Rewriting(Chain):
-            def forward(self, image: torch.Tensor) -> torch.Tensor:
-                feature = self.norm(self.conv(image))
-                operation(feature)
-                return self.head(feature)
+        def forward(network: Chain, image: torch.Tensor) -> torch.Tensor:
+            feature = network.norm(network.conv(image))
+            operation(feature)
+            return network.head(feature)
 
-        network = Rewriting()
-        with FeatureCapture(network, ["norm"]) as capture:
-            network(image)
-            with pytest.raises(
-                RuntimeError, match="the map of layer `norm` was changed in place after the layer returne"
-            ):
-                capture["norm"]
+        refuses(forward, image, "norm", "the map of layer `norm` was changed in place after the layer returned it; cap")
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_activations_wait_for_the_last_of_several_captures(self, image, first):
+        network = Chain().train()
+        captures = [FeatureCapture(network, ["norm"]), FeatureCapture(network, ["norm"])]
+        captures.pop(first).remove()
+        (last,) = captures
+        network(image)
+        assert last["norm"].min() < 0
+        assert network.relu.inplace is False
+        last.remove()
+        assert network.relu.inplace is True
 
 
 class TestLeavesBehind:
@@ -197,8 +217,10 @@ class TestLeavesBehind:
         network(image)
         recorded = weakref.ref(capture["conv"])
         assert hooks_of(network) == 2
+        assert not capture.removed
         capture.remove()
         capture.remove()
+        assert capture.removed
         assert hooks_of(network) == 0
         assert recorded() is None
 
@@ -255,41 +277,25 @@ class TestRefuses:
         ):
             FeatureCapture(scripted, ["0"])
 
-    def test_a_layer_that_is_not_called(self, image):
-        class Lazy(Chain):
-            def forward(self, image: torch.Tensor) -> torch.Tensor:
-                return self.head(self.conv(image))
-
-        network = Lazy()
-        with FeatureCapture(network, ["norm"]) as capture:
-            network(image)
-            with pytest.raises(
-                RuntimeError, match="layer `norm` was not captured in this forward pass: the network did not"
-            ):
-                capture["norm"]
-
-    def test_a_layer_that_is_called_twice(self, image):
-        class Shared(Chain):
-            def forward(self, image: torch.Tensor) -> torch.Tensor:
-                return self.head(self.relu(self.norm(self.relu(self.conv(image)))))
-
-        network = Shared()
-        with FeatureCapture(network, ["relu"]) as capture:
-            network(image)
-            with pytest.raises(
-                RuntimeError, match="layer `relu` must be called once per forward pass, but got 2 calls"
-            ):
-                capture["relu"]
-
-    def test_a_layer_of_several_tensors(self, image):
-        class Twins(nn.Identity):
-            def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-                return [image, image]
-
-        network = nn.Sequential(Twins())
-        with FeatureCapture(network, ["0"]) as capture:
-            network(image)
-            with pytest.raises(
-                RuntimeError, match="layer `0` must return one tensor, but got list; choose a layer inside it"
-            ):
-                capture.features  # noqa: B018
+    @pytest.mark.parametrize(
+        ("forward", "layer", "message"),
+        [
+            (
+                lambda network, image: network.head(network.conv(image)),
+                "norm",
+                "layer `norm` was not captured in this forward pass: the network did not call it, or",
+            ),
+            (
+                lambda network, image: network.head(network.relu(network.norm(network.relu(network.conv(image))))),
+                "relu",
+                "layer `relu` must be called once per forward pass, but got 2 calls; choose a layer that is not sha",
+            ),
+            (
+                lambda network, image: network.head(network.twins(network.conv(image))[0]),
+                "twins",
+                "layer `twins` must return one tensor, but got list; choose a layer inside it",
+            ),
+        ],
+    )
+    def test_a_layer_that_is_not_called_or_twice_or_gives_several_tensors(self, image, forward, layer, message):
+        refuses(forward, image, layer, message)

@@ -31,6 +31,7 @@ from torch import nn
 
 from monai_kd.networks import Teacher
 from monai_kd.networks.teacher import as_outputs
+from tests.handlers.training import make_trainer
 
 UNET: dict[str, Any] = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (2, 4), "strides": (2,)}
 
@@ -94,8 +95,6 @@ class TestSources:
         assert torch.equal(Teacher(build, tmp_path / "model.pt")(image).logits, trained(image))
 
     def test_checkpoint_of_a_trainer(self, trained, image, tmp_path):
-        from tests.handlers.engine_case import make_trainer
-
         network = make_unet()
         trainer = make_trainer(network, epochs=1)
         saved = {"network": network, "optimizer": trainer.optimizer, "trainer": trainer}
@@ -230,6 +229,28 @@ class TestSpeaks:
         assert [tuple(output.shape) for output in knowledge.outputs] == [(2, 2, 16, 16), (2, 2, 8, 8)]
         assert knowledge.logits is knowledge.outputs[0]
 
+    def test_all_outputs_that_are_stacked(self, image):
+        class Stacked(nn.Conv2d):
+            def forward(self, image: torch.Tensor) -> torch.Tensor:
+                logits = super().forward(image)
+                return torch.stack([logits, 2 * logits, 3 * logits], dim=1)
+
+        teacher = Teacher(Stacked(1, 2, 1))
+        logits = teacher.network(image)[:, 0]
+        outputs = teacher(MetaTensor(image)).outputs
+        assert len(outputs) == 3
+        assert all(torch.equal(output, factor * logits) for factor, output in zip((1, 2, 3), outputs))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_to_an_image_of_another_precision(self, image, dtype):
+        teacher = Teacher(Moody())
+        assert torch.equal(teacher(image.to(dtype)).logits, teacher.network(image.to(dtype).float()))
+        teacher.network.to(dtype)
+        assert torch.equal(teacher(image).logits, teacher.network(image.to(dtype)))
+
+    def test_to_an_image_as_it_is_without_weights(self, image):
+        assert Teacher(nn.Identity())(image).logits is image
+
     def test_is_no_module_that_a_student_would_take_along(self):
         student = nn.Conv2d(1, 2, 1)
         student.teacher = Teacher(Moody())
@@ -243,40 +264,70 @@ class TestSpeaks:
 
 
 class TestCapture:
-    def test_layers_until_release(self, image):
+    def test_layers_until_removed(self, image):
         teacher = Teacher(Moody())
-        teacher.capture(["layers.0", "layers.1"])
+        capture = teacher.capture(["layers.0", "layers.1"])
         knowledge = teacher(image)
         assert list(knowledge.features) == ["layers.0", "layers.1"]
         assert torch.equal(knowledge.features["layers.0"], teacher.network.layers[0](image))
         assert teacher(image).features["layers.1"].shape == (2, 3, 16, 16)
-        teacher.release()
+        capture.remove()
         assert teacher(image).features == {}
         assert not any(module._forward_hooks for module in teacher.network.modules())
 
     def test_keeps_nothing_and_hears_nobody_else(self, image):
         teacher = Teacher(Moody())
-        teacher.capture(["layers.0"])
+        capture = teacher.capture(["layers.0"])
         teacher(image)
         teacher.network(image)  # by somebody else
-        assert teacher._capture._outputs == {}
+        assert capture._outputs == {}
         with pytest.raises(RuntimeError, match="Given groups=1"):
             teacher(torch.zeros(1, 3, 4, 4))
-        assert teacher._capture._outputs == {}
-        assert not teacher._capture.enabled
+        assert capture._outputs == {}
+        assert not capture.enabled
 
-    def test_of_new_layers_forgets_the_old(self, image):
+    def test_of_several_is_each_for_itself(self, image):
         teacher = Teacher(Moody())
-        teacher.capture(["layers.0"])
-        teacher.capture(["layers.1"])
+        expected = [teacher.network.layers[:2](image), teacher.network.layers[0](image)]
+        both = [teacher.capture(["layers.1"]), teacher.capture(["layers.0", "layers.1"])]
+        features = teacher(image).features
+        assert list(features) == ["layers.1", "layers.0"]
+        assert all(torch.equal(feature, value) for feature, value in zip(features.values(), expected))
+        both[1].remove()
         assert list(teacher(image).features) == ["layers.1"]
-        teacher.capture([])
+        with teacher.capture(["layers.3"]):
+            assert list(teacher(image).features) == ["layers.1", "layers.3"]
+        both[0].remove()
+        assert teacher(image).features == {}
+        assert not any(module._forward_hooks for module in teacher.network.modules())
+
+    def test_of_no_layer_is_none(self, image):
+        teacher = Teacher(Moody())
+        assert teacher.capture([]).removed
         assert teacher(image).features == {}
 
     def test_of_torchscript_is_refused(self):
         teacher = Teacher(torch.jit.script(Moody()))
         with pytest.raises(ValueError, match=r"layer `layers.0` cannot be captured: a TorchScript network"):
             teacher.capture(["layers.0"])
+
+
+class TestOutputs:
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_are_unstacked_by_the_dimensions_of_the_image(self, dims):
+        image, stacked = torch.zeros(2, 1, *[8] * dims), torch.randn(2, 3, 4, *[8] * dims, requires_grad=True)
+        outputs = as_outputs(MetaTensor(stacked), image)
+        assert [type(output) for output in outputs] == [torch.Tensor] * 3
+        assert all(torch.equal(output, stacked[:, i]) for i, output in enumerate(outputs))
+        (gradient,) = torch.autograd.grad(outputs[1].sum(), stacked)
+        assert torch.equal(gradient[:, 1], torch.ones_like(outputs[1]))
+        assert gradient[:, ::2].abs().sum() == 0
+
+    def test_of_a_list_stay_as_they_are(self):
+        deep, flat = torch.zeros(1, 3, 2, 8, 8), torch.zeros(1, 2, 8, 8)
+        assert as_outputs([deep, flat], torch.zeros(1, 1, 8, 8)) == [deep, flat]
+        assert as_outputs(flat, flat) == [flat]
+        assert as_outputs(deep, {"a student's": "own form of input"}) == [deep]
 
 
 class TestRefuses:
@@ -322,4 +373,4 @@ class TestRefuses:
         with pytest.raises(
             ValueError, match=f"must return one logits tensor .* but got {type(prediction).__name__}; wrap"
         ):
-            as_outputs(prediction)
+            as_outputs(prediction, torch.zeros(1, 1, 4, 4))

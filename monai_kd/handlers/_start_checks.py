@@ -1,0 +1,131 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a distillation handler refuses before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
+from torch import nn
+
+from monai_kd.handlers.distillation_term import DistillationTerm
+from monai_kd.networks import Teacher, TeacherTeam
+
+_starts = count(1)  # of all handlers: what an earlier one left in the store must not speak for a later one
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def check_teacher(teacher: Any) -> None:
+    """Refuse what is no teacher."""
+    if not isinstance(teacher, (Teacher, TeacherTeam)):
+        raise TypeError(
+            f"`teacher` must be a Teacher or TeacherTeam, but got {type(teacher).__name__}; "
+            "pass `Teacher(network, checkpoint)`."
+        )
+
+
+def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -> dict[str, DistillationTerm]:
+    """The terms by their names, two of one name numbered; refuses names that the log uses and unknown members."""
+    terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
+    named: dict[str, DistillationTerm] = {}
+    for term in terms:
+        if not isinstance(term, DistillationTerm):
+            raise TypeError(f"`terms` must hold DistillationTerm, but got {type(term).__name__}.")
+        if term.teacher is not None and term.teacher not in teacher.members:
+            raise ValueError(
+                f"`teacher` of term `{term.name}` must be one of {sorted(teacher.members)}, but got `{term.teacher}`."
+            )
+        if term.name == "supervised" or term.name.endswith("_weighted"):
+            raise ValueError(f"`name` of a term must not be one that the log uses, but got `{term.name}`.")
+        name, number = term.name, 1
+        while name in named:
+            number += 1
+            name = f"{term.name}_{number}"
+        named[name] = term
+    return named
+
+
+def check_engine(engine: Any) -> str:
+    """Refuse an engine without the events; returns what to say of one that does not fire them after all."""
+    refusal = (
+        f"`engine` must fire MONAI's FORWARD_COMPLETED and LOSS_COMPLETED, but got {type(engine).__name__} %s; "
+        "the terms could not reach the gradient. Use `SupervisedTrainer` without `iteration_update`."
+    )
+    iteration = getattr(engine, "_iteration", None)
+    if iteration is None:
+        raise ValueError(refusal % "which is no MONAI trainer")
+    if engine._process_function != iteration:
+        raise ValueError(refusal % "with `iteration_update`, which replaces the step that fires them")
+    if isinstance(engine, (AdversarialTrainer, Evaluator, GanTrainer)):
+        raise ValueError(refusal % "which does not fire them")
+    return refusal % "which does not fire them"
+
+
+def check_names(own: Iterable[str], others: Iterable[Iterable[str]]) -> None:
+    """Refuse terms of a name that another handler of the trainer logs under."""
+    own = list(own)
+    for other in map(list, others):
+        common = [name for name in own if name in other]
+        if common:
+            raise ValueError(
+                "`terms` of the handlers of one trainer must have different names, lest they overwrite each other's "
+                f"log, but got {common} in both {own} and {other}; give `DistillationTerm` another `name`."
+            )
+
+
+def check_ranks(names: Iterable[str], timeout: timedelta) -> None:
+    """
+    Refuse a handler that is missing on another rank. Each leaves a note in the store, which needs no help of a rank
+    that lacks the handler.
+    """
+    if not several_ranks():
+        return
+    store = dist.distributed_c10d._get_default_store()
+    start = f"{next(_starts)}/{','.join(names)}"
+    keys = [f"monai_kd/{start}/{rank}" for rank in range(dist.get_world_size())]
+    store.set(keys[dist.get_rank()], "here")
+    for rank, key in enumerate(keys):
+        try:
+            store.wait([key], timeout)
+        except (dist.DistStoreError, RuntimeError) as error:
+            raise RuntimeError(
+                f"`DistillationHandler` must be attached on every rank, but got none on rank {rank} within "
+                f"{timeout}; keep it out of what a multi-GPU config drops on ranks > 0."
+            ) from error
+
+
+def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a student that shares weights with the teacher, and an optimizer that holds the teacher's."""
+    frozen = {id(parameter) for parameter in teacher.parameters()}
+    if any(id(parameter) in frozen for parameter in student.parameters()):
+        raise ValueError("`teacher` must not share weights with the student, but got a common one; copy it first.")
+    if any(id(parameter) in frozen for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError("`optimizer` must not hold the teacher's weights; give it `student.parameters()` alone.")
+
+
+def check_unused_parameters(network: nn.Module) -> None:
+    """Refuse a DDP network that does not bear a loss on an inner layer."""
+    if getattr(network, "find_unused_parameters", False):
+        raise ValueError(
+            "`find_unused_parameters` must be False where a term listens to a layer, but got True: DDP would mark "
+            "a parameter ready twice."
+        )
