@@ -9,10 +9,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from monai_kd.bundle.best_checkpoint_saver import BestCheckpointSaver
 from monai_kd.bundle.bundle_network import bundle_network
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import latest_checkpoint
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
 from monai_kd.bundle.log_run import log_run
+from monai_kd.bundle.prepare_console import prepare_console
+from monai_kd.bundle.trained_weights import trained_weights
 
-__all__ = ["KDWorkflow", "bundle_network", "latest_checkpoint", "locate_bundle", "log_run", "shipped_bundles"]
+__all__ = [
+    "BestCheckpointSaver",
+    "KDWorkflow",
+    "bundle_network",
+    "latest_checkpoint",
+    "locate_bundle",
+    "log_run",
+    "prepare_console",
+    "shipped_bundles",
+    "trained_weights",
+]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -80,7 +81,8 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 10, num
     step = _steps(3 + 2 * len(STAGES))
     with _quiet():
         step("generating CT phantoms")
-        data = write_phantoms(folder / "data", layout="lits", num_cases=num_cases, size=SIZE, seed=seed)
+        bars = sys.stderr.isatty()
+        data = write_phantoms(folder / "data", "lits", num_cases=num_cases, size=SIZE, seed=seed, progress=bars)
         shutil.copytree(locate_bundle(BUNDLE), bundle, ignore=shutil.ignore_patterns("models", "eval", "cache"))
         places = {"dataset_dir": data, "ckpt_dir": bundle / "models", "output_dir": bundle / "eval"}
         common = {name: str(place) for name, place in places.items()} | SMALL | {"seed": seed}
@@ -110,7 +112,7 @@ def _steps(total: int) -> Callable[[str], None]:
 
 
 class _quiet(warnings.catch_warnings):
-    """Progress bars and errors alone."""
+    """Progress bars, on a terminal, and errors alone."""
 
     def __enter__(self) -> Any:
         super().__enter__()

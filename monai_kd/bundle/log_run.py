@@ -23,6 +23,7 @@ from monai.handlers import ValidationHandler
 from torch import nn
 
 from monai_kd.handlers import DistillationHandler
+from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
 
 logger = logging.getLogger("monai_kd")
@@ -40,8 +41,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         checkpoint: file of the best weights.
 
     Raises:
-        ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), or no epoch
-            is validated, so that no weights would be saved.
+        ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), no epoch
+            is validated, so that no weights would be saved, or a term names a layer that a network does not have.
 
     Example, in a bundle's ``initialize``::
 
@@ -59,6 +60,9 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
                 f"`val_interval` must not exceed `max_epochs`, but got {handler.interval} and {state.max_epochs}; "
                 "no epoch would be validated and no weights saved."
             )
+    distillation = [handler for handler in handlers if isinstance(handler, DistillationHandler)]
+    for handler in distillation:
+        _check_layers(handler, trainer.network)
     if get_rank() > 0:
         return
     network = unwrap(trainer.network)
@@ -67,11 +71,20 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         f"of {state.epoch_length} iterations of {loader.batch_size}"
     )
     logger.info(f"on {_content(loader.dataset)}, validated on {_content(evaluator.data_loader.dataset)}")
-    distillation = [handler for handler in handlers if isinstance(handler, DistillationHandler)]
     logger.info("; ".join(map(_terms, distillation)) or "without distillation")
     both = sorted(_cases(loader.dataset) & _cases(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
+
+
+def _check_layers(handler: DistillationHandler, student: nn.Module) -> None:
+    """Before anything is written; the handler itself looks when training starts."""
+    for term in handler.terms.values():
+        if term.student_layers:
+            FeatureCapture(handler.student or student, term.student_layers).remove()
+        teacher: Any = handler.teacher.members.get(term.teacher or "", handler.teacher)
+        if term.teacher_layers and isinstance(teacher, Teacher):
+            FeatureCapture(teacher.network, term.teacher_layers).remove()
 
 
 def _size(network: nn.Module) -> int:

@@ -13,8 +13,11 @@
 
 from __future__ import annotations
 
+from monai_kd.data.endoscopy_cases import endoscopy_cases
+from monai_kd.data.endoscopy_phantoms import EndoscopyPhantom, endoscopy_phantom, write_endoscopy_phantoms
 from monai_kd.data.find_volumes import find_volumes
 from monai_kd.data.folder_cases import folder_cases
+from monai_kd.data.frames import Frames
 from monai_kd.data.k_fold import hold_out, k_fold
 from monai_kd.data.kits19 import kits19_cases
 from monai_kd.data.lits import lits_cases
@@ -26,7 +29,11 @@ from monai_kd.data.write_dicom_series import write_dicom_series
 
 __all__ = [
     "CTPhantom",
+    "EndoscopyPhantom",
+    "Frames",
     "ct_phantom",
+    "endoscopy_cases",
+    "endoscopy_phantom",
     "find_volumes",
     "folder_cases",
     "hold_out",
@@ -37,5 +44,6 @@ __all__ = [
     "slice_dataset",
     "slice_list",
     "write_dicom_series",
+    "write_endoscopy_phantoms",
     "write_phantoms",
 ]

@@ -18,7 +18,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import itk
+import nibabel
 from monai.config import PathLike
+from nibabel.filebasedimages import ImageFileError
 
 from monai_kd.data.folder_cases import SUFFIXES
 from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
@@ -35,7 +38,7 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
 
     Args:
         path: one volume file, the folder of one DICOM series, or a folder that holds any number of them. Hidden files
-            and folders are passed over.
+            and folders are passed over. Links are followed; a folder that is reached twice counts at its first path.
         pattern: what the name of a file, or of a folder of DICOM slices, must match, as in a shell: "volume-*" leaves
             out the segmentations of LiTS, "imaging*" those of KiTS19.
 
@@ -44,8 +47,8 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError: when there is no such path, or no volume below it.
-        ValueError: when a folder holds slices of several series, a slice is missing or doubled, or two volumes would
-            have one name.
+        ValueError: when a folder holds slices of several series, a slice is missing or doubled, a file cannot be read
+            or has not three axes, or two volumes would have one name.
 
     Example::
 
@@ -62,6 +65,8 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
         name = _name(volume, root)
         if name in items:
             raise ValueError(f"volumes must have different names, but got `{name}` for {items[name]} and {volume}.")
+        if volume.is_file():
+            _check_axes(volume)
         items[name] = str(volume)
     if not items:
         raise FileNotFoundError(
@@ -75,10 +80,42 @@ def _is_volume_file(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
+def _check_axes(path: Path) -> None:
+    """From the header alone; a picture, or several volumes in a file, would fail in the middle of the others."""
+    try:
+        shape = _nifti_shape(path) if path.name.lower().endswith((".nii", ".nii.gz")) else _itk_shape(path)
+    except (ImageFileError, OSError, RuntimeError) as error:
+        raise ValueError(f"a volume must be readable, but got {path}: {error}") from error
+    if len(shape) != 3:
+        raise ValueError(f"a volume must have three axes, but got the shape {shape} in {path}.")
+
+
+def _nifti_shape(path: Path) -> tuple[int, ...]:
+    shape = nibabel.load(path).shape  # type: ignore[attr-defined]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _itk_shape(path: Path) -> tuple[int, ...]:
+    header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if header is None:
+        raise OSError("it is of none of the formats that its suffix stands for")
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
+
+
 def _below(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
+    seen: set[str] = set()  # links may lead in circles
+    for folder, inner, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            inner[:] = []
+            continue
+        seen.add(os.path.realpath(folder))
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        files = [path for path in paths if path.is_file()]  # and no link to nowhere
         if _is_dicom_series([file for file in files if not _is_volume_file(file)]):
             yield Path(folder)
         yield from (file for file in files if _is_volume_file(file))

@@ -49,9 +49,7 @@ class FrameTableHandler:
         >>> handler = FrameTableHandler("eval/predictions/frames.csv")
     """
 
-    def __init__(
-        self, path: str | os.PathLike, pred_key: str = "pred", probability_key: str = "probability"
-    ) -> None:
+    def __init__(self, path: str | os.PathLike, pred_key: str = "pred", probability_key: str = "probability") -> None:
         self.path = Path(path)
         self.keys = (pred_key, probability_key)
         self.count = 0

@@ -14,13 +14,7 @@
 from __future__ import annotations
 
 from monai_kd.metrics.count_voxels import count_voxels
-from monai_kd.metrics.false_positive_volume import FalsePositiveVolumeMetric
 from monai_kd.metrics.relative_volume_difference import RelativeVolumeDifferenceMetric
 from monai_kd.metrics.volume_overlap_error import VolumeOverlapErrorMetric
 
-__all__ = [
-    "FalsePositiveVolumeMetric",
-    "RelativeVolumeDifferenceMetric",
-    "VolumeOverlapErrorMetric",
-    "count_voxels",
-]
+__all__ = ["RelativeVolumeDifferenceMetric", "VolumeOverlapErrorMetric", "count_voxels"]

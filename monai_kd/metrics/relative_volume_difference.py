@@ -14,14 +14,12 @@
 from __future__ import annotations
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from monai.utils import MetricReduction
 
-from monai_kd.metrics.count_voxels import count_voxels
-from monai_kd.metrics.reduce_cases import reduce_cases
+from monai_kd.metrics._case_metric import CaseMetric
 
 
-class RelativeVolumeDifferenceMetric(CumulativeIterationMetric):
+class RelativeVolumeDifferenceMetric(CaseMetric):
     r"""
     Relative volume difference of each case and class, :math:`(|P| - |G|) / |G|` for prediction P and label G, as EMKD
     (Qin et al., IEEE TMI 2021) Eq. 12: negative where too little is predicted, 0 for equal volumes wherever they lie.
@@ -29,8 +27,8 @@ class RelativeVolumeDifferenceMetric(CumulativeIterationMetric):
     Over- and under-segmented cases cancel in the mean; ``absolute=True`` takes the magnitude of each case first.
 
     A case whose label is empty has no value: NaN, which the mean leaves out, the rule of MONAI's
-    ``DiceMetric(ignore_empty=True)``. What is predicted there is told by
-    :py:class:`monai_kd.metrics.FalsePositiveVolumeMetric`.
+    ``DiceMetric(ignore_empty=True)``. What is predicted there is counted by
+    :py:class:`monai_kd.handlers.CaseMetricsHandler`.
 
     Args:
         include_background: whether the first channel counts, where there are several.
@@ -58,26 +56,9 @@ class RelativeVolumeDifferenceMetric(CumulativeIterationMetric):
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
     ) -> None:
-        super().__init__()
-        self.include_background = include_background
+        super().__init__(include_background, reduction, get_not_nans)
         self.absolute = absolute
-        self.reduction = reduction
-        self.get_not_nans = get_not_nans
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        prediction, label, _ = count_voxels(y_pred, y, self.include_background)
+    def value(self, prediction: torch.Tensor, label: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
         difference = (prediction - label) / label
-        difference = difference.abs() if self.absolute else difference
-        return torch.where(label > 0, difference, torch.nan).float()
-
-    def aggregate(
-        self, reduction: MetricReduction | str | None = None
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """
-        Reduces the values of all cases seen since the last reset.
-
-        Args:
-            reduction: instead of the metric's own.
-        """
-        value, not_nans = reduce_cases(self.get_buffer(), reduction or self.reduction)
-        return (value, not_nans) if self.get_not_nans else value
+        return difference.abs() if self.absolute else difference

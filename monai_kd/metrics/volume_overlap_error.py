@@ -14,16 +14,14 @@
 from __future__ import annotations
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from monai.utils import MetricReduction
 
-from monai_kd.metrics.count_voxels import count_voxels
-from monai_kd.metrics.reduce_cases import reduce_cases
+from monai_kd.metrics._case_metric import CaseMetric
 
 FORMULAS = ("jaccard", "paper", "code")
 
 
-class VolumeOverlapErrorMetric(CumulativeIterationMetric):
+class VolumeOverlapErrorMetric(CaseMetric):
     r"""
     Volume overlap error of each case and class, 0 for a perfect prediction P of the label G.
 
@@ -37,8 +35,8 @@ class VolumeOverlapErrorMetric(CumulativeIterationMetric):
     EMKD cannot come from Eq. 11, by which a liver of Dice 0.960 has 0.52, not 0.051; compare with ``formula="code"``.
 
     A case whose label is empty has no error: its value is NaN and the mean leaves it out, the rule of MONAI's
-    ``DiceMetric(ignore_empty=True)``. What is predicted there is told by
-    :py:class:`monai_kd.metrics.FalsePositiveVolumeMetric`.
+    ``DiceMetric(ignore_empty=True)``. What is predicted there is counted by
+    :py:class:`monai_kd.handlers.CaseMetricsHandler`.
 
     Args:
         include_background: whether the first channel counts, where there are several.
@@ -66,32 +64,14 @@ class VolumeOverlapErrorMetric(CumulativeIterationMetric):
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(include_background, reduction, get_not_nans)
         if formula not in FORMULAS:
             raise ValueError(f"`formula` must be one of {', '.join(FORMULAS)}, but got {formula!r}.")
-        self.include_background = include_background
         self.formula = formula
-        self.reduction = reduction
-        self.get_not_nans = get_not_nans
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        prediction, label, both = count_voxels(y_pred, y, self.include_background)
+    def value(self, prediction: torch.Tensor, label: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
         if self.formula == "jaccard":
-            error = 1 - both / (prediction + label - both)
-        elif self.formula == "paper":
-            error = 1 - both / (prediction + label)
-        else:
-            error = 2 * (prediction - both) / (prediction + label)
-        return torch.where(label > 0, error, torch.nan).float()
-
-    def aggregate(
-        self, reduction: MetricReduction | str | None = None
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """
-        Reduces the values of all cases seen since the last reset.
-
-        Args:
-            reduction: instead of the metric's own.
-        """
-        value, not_nans = reduce_cases(self.get_buffer(), reduction or self.reduction)
-        return (value, not_nans) if self.get_not_nans else value
+            return 1 - both / (prediction + label - both)
+        if self.formula == "paper":
+            return 1 - both / (prediction + label)
+        return 2 * (prediction - both) / (prediction + label)

@@ -16,6 +16,7 @@ from monai_kd.report.overlay import OverlayCase, overlay
 from monai_kd.report.paired_table import paired_table
 from monai_kd.report.paired_test import PairedTest, paired_test
 from monai_kd.report.read_cases import CaseMetrics, read_cases
+from monai_kd.report.score_table import score_table
 from monai_kd.report.summary_table import summary_table
 from monai_kd.report.table import Spread, Table
 from monai_kd.report.values_by_class import values_by_class
@@ -35,6 +36,7 @@ __all__ = [
     "paired_table",
     "paired_test",
     "read_cases",
+    "score_table",
     "summary_table",
     "values_by_class",
     "write_report",

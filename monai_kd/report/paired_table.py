@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from monai_kd.report.paired_test import paired_test
 from monai_kd.report.read_cases import CaseMetrics
 from monai_kd.report.table import Cell, Table
 from monai_kd.report.values_by_class import values_by_class
+
+FEWEST = 6  # of fewer the test cannot give p < 0.05, whatever the difference
 
 
 def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice", title: str = "") -> Table:
@@ -31,7 +34,8 @@ def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice"
         title: title of the table.
 
     Returns:
-        a table with the columns run, class, n, difference, 95% low, 95% high, p.
+        a table with the columns run, class, n, difference, 95% low, 95% high, p; the last three are missing where there
+        are fewer than 6 cases.
 
     Raises:
         ValueError: with fewer than two runs, or when a run has other cases or classes than the first.
@@ -55,11 +59,14 @@ def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice"
         for class_name, values in first.items():
             if values:
                 test = paired_test(list(values.values()), [second[class_name][case] for case in values])
-                rows.append([run, class_name, test.n, test.difference, test.low, test.high, test.p_value])
+                tested = [test.low, test.high, test.p_value] if test.n >= FEWEST else [math.nan] * 3
+                rows.append([run, class_name, test.n, test.difference, *tested])
     signed = dict.fromkeys(["difference", "95% low", "95% high"], "+.3f")
     note = (
         "Wilcoxon signed-rank test, two-sided, not corrected for the number of rows; interval by bootstrap over cases."
     )
+    if any(math.isnan(row[-1]) for row in rows):  # type: ignore[arg-type]
+        note += f" Of fewer than {FEWEST} cases neither says anything: too few cases for a test."
     columns = {"run": "", "class": "", "n": "d", **signed, "p": ".3g"}
     return Table(title or f"Difference of {metric} from {baseline}", columns, rows, note)
 

@@ -44,8 +44,8 @@ class CaseMetrics:
 def read_cases(path: str | Path) -> list[CaseMetrics]:
     """
     Read a ``cases.csv``: the columns ``case``, ``class``, ``label_voxels``, ``pred_voxels``, and one for each metric
-    (``dice``, ``voe``, ``rvd``); an empty cell or ``nan`` is a value that is not defined. A column ``group`` may name the
-    test set of each case.
+    (``dice``, ``voe``, ``rvd``); an empty cell or ``nan`` is a value that is not defined. A column ``group`` may
+    name the test set of each case.
 
     Args:
         path: the file.

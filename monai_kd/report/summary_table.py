@@ -22,6 +22,11 @@ from monai_kd.report.read_cases import CaseMetrics
 from monai_kd.report.table import Cell, Spread, Table
 from monai_kd.report.values_by_class import MEAN, values_by_class
 
+MEANINGS = {
+    "dice": "dice is the overlap of prediction and label, 1 at best",
+    "voe": "voe the volume overlap error, 0 at best",
+    "rvd": "rvd the relative volume difference, 0 at best and negative where too little is predicted",
+}
 NOTE = (
     "Mean and standard deviation over cases (n - 1). Cases whose label has no voxel of the class are counted under "
     "`empty` and left out of the means; `false` counts those of them in which some were predicted."
@@ -69,7 +74,8 @@ def summary_table(
             spreads = [_spread(list(value[class_name].values())) for value in values]
             rows.append([run, class_name, len(values[0][class_name]), len(empty), false, *spreads])
     columns = {"run": "", "class": "", "n": "d", "empty": "d", "false": "d", **dict.fromkeys(metrics, ".3f")}
-    return Table(title, columns, rows, NOTE)
+    meanings = ", ".join(MEANINGS[metric] for metric in metrics if metric in MEANINGS)
+    return Table(title, columns, rows, f"{meanings[:1].upper()}{meanings[1:]}. {NOTE}" if meanings else NOTE)
 
 
 def _predicted_in_empty(cases: Sequence[CaseMetrics], class_name: str) -> list[int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,7 +101,7 @@ class Table:
             "  ".join(head),
             "  ".join("-" * len(cell) for cell in head),
             *map("  ".join, body),
-            self.note,
+            *textwrap.wrap(self.note, 110),
         ]
         return "\n".join(line.rstrip() for line in lines if line)
 

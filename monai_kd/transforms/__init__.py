@@ -16,6 +16,8 @@ from __future__ import annotations
 from monai_kd.transforms.check_hounsfield import check_hounsfield, hounsfield_problem, hounsfield_range
 from monai_kd.transforms.copy_affine import CopyAffined
 from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
+from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
+from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
 from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
 
@@ -25,6 +27,10 @@ __all__ = [
     "CTWindow",
     "CTWindowd",
     "CopyAffined",
+    "LoadMask",
+    "LoadMaskd",
+    "LoadRGB",
+    "LoadRGBd",
     "LoadSlice",
     "LoadSliced",
     "TaskLabeld",

@@ -108,3 +108,25 @@ def test_training_that_is_never_validated_is_refused():
     with pytest.raises(ValueError, match="`val_interval` must not exceed `max_epochs`, but got 3 and 2; no epoch"):
         start(interval=3)
     start(interval=2)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"student_layer": "stem", "teacher_layer": "0"}, "`layer` must be a module of Sequential, but got `stem`"),
+        ({"student_layer": "0", "teacher_layer": "stem"}, "`layer` must be a module of Sequential, but got `stem`"),
+        ({"student_layer": "0", "teacher_layer": "3", "teacher": "b"}, "must be a module of Sequential, but got `3`"),
+    ],
+)
+def test_unknown_layer_is_refused_before_anything_is_written(term, message):
+    def network() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1))
+
+    teacher = Teacher(network())
+    options = {"teacher": TeacherTeam({"a": teacher, "b": Teacher(network())}) if "teacher" in term else teacher}
+    student = network()
+    with pytest.raises(ValueError, match=message):
+        start(terms=[DistillationTerm(KDLoss(), **term)], network=student, **options)
+    start(terms=[DistillationTerm(KDLoss(), **term | {"student_layer": "0", "teacher_layer": "0"})],
+          network=student, **options)  # fmt: skip
+    assert not any(m._forward_hooks for part in (student, teacher.network) for m in part.modules())

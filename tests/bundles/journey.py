@@ -119,13 +119,14 @@ def shortened(command: str, name: str, data: Path) -> list[str]:
 def undisturbed() -> Iterator[None]:
     """A run in this process leaves logging, search path and determinism as they were, and warns nobody."""
     root, path, argv = logging.getLogger(), list(sys.path), list(sys.argv)
-    handlers, level = list(root.handlers), root.level
+    handlers, level, hook = list(root.handlers), root.level, sys.excepthook
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         root.handlers[:], root.level, sys.path[:], sys.argv[:] = handlers, level, path, argv
+        sys.excepthook = hook
         set_determinism(seed=None)
         torch.use_deterministic_algorithms(False)
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import itk
+import nibabel
 import numpy as np
 import pytest
 from monai.transforms import LoadImage
@@ -30,10 +32,16 @@ def series(folder: Path, name: str = "one") -> Path:
     return folder
 
 
-def touch(*paths: Path) -> None:
+def touch(*paths: Path, shape: tuple[int, ...] = VOLUME.shape) -> None:
+    """A file each: a volume, or of another suffix an empty one."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), path)
+        elif path.suffix in (".nrrd", ".mha"):
+            itk.imwrite(itk.image_from_array(np.zeros(shape, np.int16)), str(path))
+        else:
+            path.write_bytes(b"")
 
 
 def cases(path: Path, pattern: str = "*") -> dict[str, str]:
@@ -79,6 +87,52 @@ def test_cases_of_one_file_name_stay_apart(tmp_path):
 def test_order_is_that_of_the_paths(tmp_path):
     touch(*(tmp_path / name for name in ("c.nii", "a.nii", "b.nii")))
     assert list(cases(tmp_path)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("a.nii.gz", (8, 8)), ("a.nii", (8, 8, 4, 3)), ("a.nrrd", (8, 8)), ("a.mha", (8, 8))]
+)
+def test_other_than_three_axes_are_refused(tmp_path, name, shape):
+    """A picture or a series in time, which a network of slices would meet in the middle of a run."""
+    touch(tmp_path / "fine.nii.gz")
+    touch(tmp_path / "deep" / name, shape=shape)
+    message = rf"a volume must have three axes, but got the shape \({', '.join(map(str, shape))}\) in .*/deep/{name}"
+    with pytest.raises(ValueError, match=message):
+        find_volumes(tmp_path)
+    assert set(cases(tmp_path, "fine*")) == {"fine"}
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 4, 1), (8, 8, 4, 1, 1)])
+def test_axes_of_length_one_are_no_series(tmp_path, shape):
+    touch(tmp_path / "a.nii.gz", shape=shape)
+    assert set(cases(tmp_path)) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha"])
+def test_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no volume")
+    with pytest.raises(ValueError, match=f"a volume must be readable, but got .*/{name}: "):
+        find_volumes(tmp_path)
+
+
+def test_links_are_followed(tmp_path):
+    """To a file, to a folder of files and to a series elsewhere; the folder that is given may be a link itself."""
+    touch(tmp_path / "archive" / "a.nii.gz", tmp_path / "archive" / "patient" / "b.nii.gz")
+    series(tmp_path / "archive" / "ct")
+    (tmp_path / "scans").mkdir()
+    for name in ("a.nii.gz", "patient", "ct"):
+        (tmp_path / "scans" / name).symlink_to(tmp_path / "archive" / name)
+    (tmp_path / "given").symlink_to(tmp_path / "scans")
+    assert set(cases(tmp_path / "scans")) == set(cases(tmp_path / "given")) == {"a", "patient_b", "ct"}
+
+
+def test_links_in_a_circle_end(tmp_path):
+    touch(tmp_path / "a" / "x.nii", tmp_path / "b" / "y.nii")
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    assert set(cases(tmp_path)) == {"a_x", "a_to_b_y"}  # each folder once
 
 
 def test_nothing_is_said(tmp_path):

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""VOE, RVD and false positive volume: values, laws and their use as MONAI metrics and ignite handlers."""
+"""VOE and RVD: values, laws and their use as MONAI metrics and ignite handlers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,9 @@ from monai.bundle import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.metrics import DiceMetric
 
-from monai_kd.metrics import (
-    FalsePositiveVolumeMetric,
-    RelativeVolumeDifferenceMetric,
-    VolumeOverlapErrorMetric,
-)
+from monai_kd.metrics import RelativeVolumeDifferenceMetric, VolumeOverlapErrorMetric
 
-METRICS = [VolumeOverlapErrorMetric, RelativeVolumeDifferenceMetric, FalsePositiveVolumeMetric]
+METRICS = [VolumeOverlapErrorMetric, RelativeVolumeDifferenceMetric]
 FORMULAS = {
     "jaccard": lambda p, g, both: 1 - both / (p + g - both),
     "paper": lambda p, g, both: 1 - both / (p + g),
@@ -75,16 +71,6 @@ def test_relative_volume_difference_of_numpy():
     np.testing.assert_allclose(RelativeVolumeDifferenceMetric()(prediction, label), expected, rtol=1e-6)
     absolute = RelativeVolumeDifferenceMetric(absolute=True)(prediction, label)
     np.testing.assert_allclose(absolute, np.abs(expected), rtol=1e-6)
-
-
-def test_false_positive_volume_counts_voxels_where_the_label_is_empty():
-    prediction, label = masks()
-    label[0, 1] = label[2, 0] = 0
-    prediction[2, 0] = 0
-    values = FalsePositiveVolumeMetric()(prediction, label)
-    assert values[0, 1] == prediction[0, 1].sum()
-    assert values[2, 0] == 0
-    assert torch.isnan(values).sum() == 4
 
 
 def test_empty_label_is_no_case_for_dice_voe_and_rvd_alike():
@@ -139,7 +125,7 @@ def test_background_and_number_of_valid_values(metric_class):
     metric = metric_class(include_background=False, reduction="mean_batch", get_not_nans=True)
     assert metric(prediction, label).shape == (4, 2)
     _, valid = metric.aggregate()
-    assert valid.tolist() == ([0, 1] if metric_class is FalsePositiveVolumeMetric else [4, 3])
+    assert valid.tolist() == [4, 3]
 
 
 def test_mean_of_no_case_is_not_the_best_value():
@@ -166,7 +152,6 @@ EVALUATOR = {
             "dice": "monai.metrics.DiceMetric",
             "voe": "monai_kd.metrics.VolumeOverlapErrorMetric",
             "rvd": "monai_kd.metrics.RelativeVolumeDifferenceMetric",
-            "false_positives": "monai_kd.metrics.FalsePositiveVolumeMetric",
         }.items()
     },
     "saver": {
@@ -188,7 +173,7 @@ EVALUATOR = {
             "to_onehot": 3,
         },
         "key_val_metric": {"dice": "@metric#dice"},
-        "additional_metrics": {name: f"@metric#{name}" for name in ("voe", "rvd", "false_positives")},
+        "additional_metrics": {name: f"@metric#{name}" for name in ("voe", "rvd")},
         "val_handlers": ["@saver"],
     },
 }
@@ -207,7 +192,7 @@ def test_evaluator_of_a_bundle_writes_every_case(tmp_path):
     parser.parse(True)
     evaluator = parser.get_parsed_content("evaluator")
     evaluator.run()
-    assert set(evaluator.state.metric_details) == {"dice", "voe", "rvd", "false_positives"}
+    assert set(evaluator.state.metric_details) == {"dice", "voe", "rvd"}
     prediction = logits.argmax(1, keepdim=True)
     one_hot = [torch.cat([x == k for k in (1, 2)], dim=1).float() for x in (prediction, label)]
     expected = by_numpy(lambda p, g, both: 1 - both / (p + g - both) if g else np.nan, *one_hot)
@@ -215,9 +200,6 @@ def test_evaluator_of_a_bundle_writes_every_case(tmp_path):
     assert [row[0] for row in rows[1:]] == ["case_0", "case_1", "case_2"]
     np.testing.assert_allclose([[float(v) for v in row[1:3]] for row in rows[1:]], expected, atol=1e-4)
     assert (tmp_path / "rvd_summary.csv").is_file()
-    counted = evaluator.state.metric_details["false_positives"]
-    assert counted[1, 1] == one_hot[0][1, 1].sum()
-    assert torch.isnan(counted).sum() == 5
     np.testing.assert_allclose(
         evaluator.state.metrics["voe"], np.mean([np.nanmean(row) for row in expected]), rtol=1e-5
     )

@@ -23,10 +23,21 @@ def run(*dice: float) -> list[CaseMetrics]:
 
 
 def test_cases_are_paired_by_name():
-    first, second = run(0.5, 0.9, 0.7), run(0.6, 0.8, 0.9)
-    test = paired_test([0.5, 0.9, 0.7], [0.6, 0.8, 0.9])
-    row = ["distilled", "liver", 3, test.difference, test.low, test.high, test.p_value]
-    assert paired_table({"alone": first, "distilled": second[::-1]}).rows == [row]
+    one, two = [0.5, 0.9, 0.7, 0.6, 0.2, 0.4], [0.6, 0.8, 0.9, 0.7, 0.3, 0.1]
+    test = paired_test(one, two)
+    row = ["distilled", "liver", 6, test.difference, test.low, test.high, test.p_value]
+    table = paired_table({"alone": run(*one), "distilled": run(*two)[::-1]})
+    assert table.rows == [row]
+    assert "too few" not in table.note
+
+
+def test_too_few_cases_are_not_tested():
+    """The difference is shown; of five cases the least p is 2 of 2**5 signs, and an interval of two is their range."""
+    values = [i / 10 for i in range(5)]
+    assert paired_test(values, [value + 0.1 for value in values]).p_value > 0.05
+    table = paired_table({"alone": run(*values), "distilled": run(*(value + 0.1 for value in values))})
+    assert table.formatted() == [["distilled", "liver", "5", "+0.100", "-", "-", "-"]]
+    assert table.note.endswith("too few cases for a test.")
 
 
 def test_empty_labels_are_left_out():

@@ -43,6 +43,14 @@ def test_empty_labels_are_counted_and_left_out():
     ]
 
 
+def test_note_explains_the_metrics_that_are_shown():
+    cases = [CaseMetrics("1", "liver", {"dice": 0.9, "rvd": 0.1, "hd95": 3.0}, 9, 9)]
+    note = summary_table({"student": cases}, ["dice", "rvd", "hd95"]).note
+    assert note.startswith("Dice is the overlap of prediction and label, 1 at best, rvd the relative volume difference")
+    assert "voe" not in note
+    assert summary_table({"student": cases}, ["hd95"]).note.startswith("Mean and standard deviation")
+
+
 def test_order_of_cases_does_not_matter():
     cases = [CaseMetrics(str(i), name, {"dice": i / 9}, i, i) for i in range(5) for name in ("liver", "tumour")]
     forth, back = (summary_table({"student": each}, ["dice"]) for each in (cases, cases[::-1]))

@@ -10,6 +10,8 @@
 # limitations under the License.
 
 from monai_kd.networks.blocks.augmented_attention import AugmentedAttention
+from monai_kd.networks.blocks.camouflage_identification import CamouflageIdentification
+from monai_kd.networks.blocks.cascaded_fusion import CascadedFusion
 from monai_kd.networks.blocks.enet_bottleneck import ENetBottleneck
 from monai_kd.networks.blocks.enet_downsampling import ENetDownsampling
 from monai_kd.networks.blocks.enet_upsampling import ENetUpsampling
@@ -17,16 +19,22 @@ from monai_kd.networks.blocks.image_input import ImageInput
 from monai_kd.networks.blocks.link_upsampling import LinkUpsampling
 from monai_kd.networks.blocks.max_unpool import max_unpool
 from monai_kd.networks.blocks.pooled_batch_norm import PooledBatchNorm
+from monai_kd.networks.blocks.pvt_v2_encoder import PvtV2Encoder
 from monai_kd.networks.blocks.resnet34_encoder import ResNet34Encoder
+from monai_kd.networks.blocks.similarity_aggregation import SimilarityAggregation
 
 __all__ = [
     "AugmentedAttention",
+    "CamouflageIdentification",
+    "CascadedFusion",
     "ENetBottleneck",
     "ENetDownsampling",
     "ENetUpsampling",
     "ImageInput",
     "LinkUpsampling",
     "PooledBatchNorm",
+    "PvtV2Encoder",
     "ResNet34Encoder",
+    "SimilarityAggregation",
     "max_unpool",
 ]

@@ -10,6 +10,7 @@
 # limitations under the License.
 
 from monai_kd.networks.nets.enet import ENet
+from monai_kd.networks.nets.polyp_pvt import PolypPVT
 from monai_kd.networks.nets.ra_unet import RAUNet
 
-__all__ = ["ENet", "RAUNet"]
+__all__ = ["ENet", "PolypPVT", "RAUNet"]

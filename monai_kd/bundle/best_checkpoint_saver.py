@@ -1,0 +1,60 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The best weights so far, in a file that is always whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.distributed import get_rank
+from monai.handlers import CheckpointSaver
+
+
+class BestCheckpointSaver(CheckpointSaver):
+    """
+    Saves the weights of the best epoch to one file, which is replaced as a whole: a run that is killed while it
+    writes leaves the best weights until then. MONAI's ``CheckpointSaver`` with ``key_metric_filename`` deletes them
+    first and writes in place, and leaves half a file or none.
+
+    Attach it to the evaluator that validates. ``state_dict`` and ``load_state_dict`` carry the best score over a
+    resume, so that worse epochs do not replace the file.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        save_dict: what to save, under a name each; of a single object its state is saved without the name.
+
+    Example::
+
+        >>> import tempfile
+        >>> saver = BestCheckpointSaver(f"{tempfile.mkdtemp()}/model.pt", {"model": torch.nn.Linear(2, 1)})
+        >>> saver.state_dict()["_saved"]
+        []
+    """
+
+    def __init__(self, path: str | os.PathLike, save_dict: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True)
+        self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return self._key_metric_checkpoint.state_dict()
+
+    def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        if get_rank() == 0:
+            partial = self.path.with_name(f".{self.path.name}.partial")
+            torch.save(checkpoint, partial)
+            os.replace(partial, self.path)

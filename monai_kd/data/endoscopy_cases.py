@@ -1,0 +1,229 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Photographs with masks, as the endoscopy data sets publish them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+from monai.config import PathLike
+
+from monai_kd.transforms.load_mask import mask_pixels
+from monai_kd.transforms.open_photo import check_depth, open_photo
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
+IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
+# first frame of each video sequence of CVC-ClinicDB, from the README that comes with it
+CLINICDB = (
+    *(1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298),
+    *(318, 343, 364, 384, 409, 429, 448, 467, 479, 504, 529, 547, 572, 592),
+)
+FIELDS = ("frame", "sequence")
+
+
+class _Folder(NamedTuple):
+    """A data set: its name and the files of its images and masks by stem."""
+
+    dataset: str
+    images: dict[str, list[Path]]
+    masks: dict[str, list[Path]]
+
+
+def endoscopy_cases(
+    folder: PathLike,
+    names: PathLike | Sequence[str] | None = None,
+    sequences: PathLike | None = None,
+    datasets: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    check: bool = True,
+) -> list[dict[str, str]]:
+    """
+    Lists the frames of endoscopy data sets as they are published: every folder at or below `folder` that holds images
+    and masks side by side is a data set. That covers
+
+    - the layout of PraNet (Fan et al., MICCAI 2020), which KDAS uses: TrainDataset/{image,mask} or {images,masks} and
+      TestDataset/{CVC-300,CVC-ClinicDB,CVC-ColonDB,ETIS-LaribPolypDB,Kvasir}/{images,masks};
+    - Kvasir-SEG (images/, masks/), CVC-ClinicDB (Original/, "Ground Truth"/; of PNG/ and TIF/ in its Kaggle form PNG
+      is taken), CVC-EndoSceneStill (bbdd/, gtpolyp/), ETIS-LaribPolypDB (its own name, "Ground Truth"/), PolypGen and
+      EndoCV2022 (images_C1/, masks_C1/; each sequence is a data set); skin and fundus photographs of that form.
+
+    A mask has its image's stem, or that with ``_mask``, ``_segmentation``, or a ``p`` in front (ETIS). All frames that
+    cannot be used are named in one error: image or mask is missing, cannot be decoded, or has another size than the
+    other, or the mask is none (:py:class:`monai_kd.transforms.LoadMask`).
+
+    To split by video, which PraNet's split does not (all sequences of its ClinicDB test frames are in training), give
+    `sequences` and use :py:func:`monai_kd.data.k_fold` or :py:func:`monai_kd.data.hold_out` with
+    ``group_key="sequence"``.
+
+    Args:
+        folder: what was unpacked.
+        names: only these frames: a text file with one stem a line, or a list; a suffix is allowed.
+        sequences: a CSV file with the columns "frame" (stem) and "sequence" (or "frame_id", "sequence_id", as in
+            Kaggle's metadata.csv), or "clinicdb" for the table of CVC-ClinicDB's README. A frame that it does not name
+            is a sequence of its own.
+        datasets: only the data sets of these names, their folders' names; default: all.
+        exclude: cases to leave out, as "CVC-ClinicDB_14".
+        check: whether to decode all files, some ms each; without, a broken file shows up when it is read.
+
+    Returns:
+        [{"image", "label", "case", "dataset"}...] and "sequence" if asked for, in the order of data sets and frames;
+        "case" is the data set and the stem.
+
+    Raises:
+        FileNotFoundError: when there is no data set, or no such file of names or sequences.
+        ValueError: with all frames that cannot be used, names that are not there, or a file that is no such table.
+
+    Example::
+
+        >>> import tempfile
+        >>> from monai_kd.data import write_endoscopy_phantoms
+        >>> folder = write_endoscopy_phantoms(tempfile.mkdtemp(), "pranet", num_frames=10, size=48, progress=False)
+        >>> [case["case"] for case in endoscopy_cases(folder, datasets=["Kvasir", "TrainDataset"])]
+        ['Kvasir_1', 'TrainDataset_1', 'TrainDataset_2', 'TrainDataset_3', 'TrainDataset_4', 'TrainDataset_5']
+    """
+    root = Path(folder).expanduser()
+    found = [entry for entry in _folders(root) if datasets is None or entry.dataset in datasets]
+    lacking = sorted(set(datasets or ()) - {entry.dataset for entry in found})
+    if lacking or not found:
+        what = f"the data sets {', '.join(lacking)}" if lacking else "images/ and masks/, at any depth"
+        raise FileNotFoundError(f"`folder` must hold {what}, but got {root} without.")
+    wanted = None if names is None else _names(names)
+    cases, problems = _pairs(found, wanted, exclude)
+    if check:
+        with ThreadPool(4) as pool:
+            reasons = pool.map(_problem, cases)
+        problems |= {case["case"]: reason for case, reason in zip(cases, reasons) if reason}
+    if problems:
+        lines = "".join(f"\n  {case}: {reason}" for case, reason in problems.items())
+        raise ValueError(
+            f"{len(problems)} frames in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
+        )
+    return cases if sequences is None else _with_sequence(cases, sequences)
+
+
+def _folders(root: Path) -> Iterator[_Folder]:
+    for place, inner, _ in os.walk(root, followlinks=True):
+        folder = Path(place)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if {"PNG", "TIF"} <= set(inner):
+            inner.remove("TIF")  # the same frames
+        images = [name for name in inner if IMAGE_FOLDER.fullmatch(name)] or [n for n in inner if n == folder.name]
+        masks = [name for name in inner if MASK_FOLDER.fullmatch(name)]
+        if not (images and masks):
+            continue
+        if len(images) + len(masks) > 2:
+            raise ValueError(f"a data set must have one folder of images and one of masks, but got {images + masks}.")
+        inner.clear()
+        owner = folder.resolve()
+        name = owner.parent.name if owner.name in ("PNG", "TIF") else owner.name
+        yield _Folder(name, _stems(folder / images[0]), _stems(folder / masks[0]))
+
+
+def _stems(folder: Path) -> dict[str, list[Path]]:
+    stems: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
+            stems.setdefault(path.stem, []).append(path)
+    return stems
+
+
+def _pairs(
+    found: Sequence[_Folder], wanted: set[str] | None, exclude: Sequence[str]
+) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The cases that have an image and a mask, and what is wrong with others."""
+    cases: dict[str, dict[str, str]] = {}
+    problems: dict[str, str] = {}
+    for dataset, images, masks in found:
+        unused = dict(masks)
+        for stem in sorted(images, key=natural_order):
+            options = (stem, f"{stem}_mask", f"{stem}_segmentation", f"{stem.rstrip('_')}_mask", f"p{stem}")
+            mask = next((option for option in options if option in masks), None)
+            paths = images[stem] + unused.pop(mask or "", [])
+            case = f"{dataset}_{stem}"
+            if case in exclude or (wanted is not None and stem not in wanted):
+                continue
+            if case in cases:
+                problems[case] = f"it is also {cases[case]['image']}; read one folder at a time"
+            elif mask is None:
+                problems[case] = f"{paths[0]} has no mask"
+            elif len(paths) != 2:
+                problems[case] = f"it must be one image and one mask, but got {', '.join(map(str, paths))}"
+            else:
+                cases[case] = {"image": str(paths[0]), "label": str(paths[1]), "case": case, "dataset": dataset}
+        if wanted is None:
+            lonely = {f"{dataset}_{stem}": f"{paths[0]} has no image" for stem, paths in unused.items()}
+            problems |= {case: reason for case, reason in lonely.items() if case not in exclude}
+    known = {stem for folder in found for stem in folder.images}
+    problems |= dict.fromkeys(sorted((wanted or set()) - known), "`names` has it, but there is no such image")
+    return list(cases.values()), problems
+
+
+def _problem(case: dict[str, str]) -> str | None:
+    """What is wrong with a pair, once both files are decoded."""
+    try:
+        image, label = open_photo(case["image"]), open_photo(case["label"])
+        check_depth(image, case["image"])
+        mask_pixels(label, case["label"])
+    except (OSError, RuntimeError, ValueError) as error:
+        return str(error)
+    if image.size == label.size:
+        return None
+    sizes = [f"{width} x {height}" for width, height in (image.size, label.size)]
+    return f"image and mask must have one size, but got {' and '.join(sizes)} ({case['image']}, {case['label']})"
+
+
+def _names(names: PathLike | Sequence[str]) -> set[str]:
+    if isinstance(names, (str, os.PathLike)):
+        file = Path(names).expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(f"`names` must be a list or a text file, but got {file}, which is not there.")
+        names = file.read_text(encoding="utf-8-sig").splitlines()
+    paths = [Path(name.strip()) for name in names if name.strip()]
+    if not paths:
+        raise ValueError("`names` must hold at least one name, but got none.")
+    return {path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name for path in paths}
+
+
+def _with_sequence(cases: list[dict[str, str]], sequences: PathLike) -> list[dict[str, str]]:
+    table = _sequences(sequences)
+    stems = [Path(case["image"]).stem for case in cases]
+    if not any(stem in table for stem in stems):
+        raise ValueError(f"`sequences` must name the frames, but got {sequences} without {', '.join(stems[:3])}.")
+    return [{**case, "sequence": table.get(stem, case["case"])} for case, stem in zip(cases, stems)]
+
+
+def _sequences(sequences: PathLike) -> dict[str, str]:
+    if sequences == "clinicdb":
+        return {str(frame): str(bisect_right(CLINICDB, frame)) for frame in range(1, 613)}
+    file = Path(sequences).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f'`sequences` must be a CSV file or "clinicdb", but got {file}, which is not there.')
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        columns = [next((c for c in (name, f"{name}_id") if c in (reader.fieldnames or ())), "") for name in FIELDS]
+        if not all(columns):
+            raise ValueError(f"`sequences` must have the columns {FIELDS}, but got {reader.fieldnames} in {file}.")
+        return {row[columns[0]].strip(): row[columns[1]].strip() for row in reader}
+
+
+def natural_order(stem: str) -> list[int | str]:
+    """By this key 2 comes before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]

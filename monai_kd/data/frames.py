@@ -1,0 +1,151 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Frames of folders and videos, one after the other, for inference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import PathLike
+from monai.data.meta_tensor import MetaTensor
+from monai.utils import ImageMetaKey, OptionalImportError
+from PIL import Image, ImageSequence
+
+from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES, natural_order
+from monai_kd.transforms.load_rgb import rgb_pixels
+
+PAGED_SUFFIXES = (*PHOTO_SUFFIXES, ".gif")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
+
+
+class Frames:
+    """
+    Goes through the frames of pictures and videos for :py:class:`monai.data.IterableDataset`: a file, or all files at
+    any depth below a folder. A video is decoded as it is gone through, so that one frame is in memory at a time, and
+    each pass starts anew; how many frames there are is not known before the end.
+
+    A picture is given by its path, a frame of a video by its pixels; :py:class:`monai_kd.transforms.LoadRGBd` reads
+    both. Videos (MP4, AVI, MOV, MKV, WebM and so on) need PyAV, ``pip install monai-kd[video]``; animated GIF and TIFF
+    with several pages do not. With several workers each decodes the whole video and transforms its share of it: take
+    one worker or none for a video.
+
+    Args:
+        path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over.
+        step: every how manieth frame of a video, at least 1.
+
+    Yields:
+        {"image", "case", "frame"}: "case" is the path below the folder with ``_`` between its parts and without
+        suffix, and the number of the frame in a video; "frame" is that number, 0 for a picture.
+
+    Raises:
+        FileNotFoundError: when there is no such path, or nothing to read below it.
+        ValueError: when `step` is out of range, the file is of another kind, or two files would have one name.
+        OptionalImportError: when there are videos, but no PyAV.
+        RuntimeError: while going through it, when a video cannot be decoded.
+
+    Example::
+
+        >>> import tempfile
+        >>> from monai_kd.data import write_endoscopy_phantoms
+        >>> folder = write_endoscopy_phantoms(tempfile.mkdtemp(), "folder", num_frames=2, size=48, progress=False)
+        >>> [item["case"] for item in Frames(folder / "images")]
+        ['1', '2']
+    """
+
+    def __init__(self, path: PathLike, step: int = 1) -> None:
+        if step < 1:
+            raise ValueError(f"`step` must be at least 1, but got {step}.")
+        self.step = int(step)
+        root = Path(path).expanduser()
+        if not root.exists():
+            raise FileNotFoundError(f"`path` must be a file or folder, but got {root}, which is not there.")
+        if root.is_file() and not _is_readable(root):
+            raise ValueError(f"`path` must be one of {', '.join((*PAGED_SUFFIXES, *VIDEO_SUFFIXES))}, but got {root}.")
+        self.files: dict[str, Path] = {}
+        for file in [root] if root.is_file() else _below(root):
+            name = "_".join((*file.parent.relative_to(root).parts, file.stem) if root.is_dir() else (file.stem,))
+            if name in self.files:
+                raise ValueError(
+                    f"files must have different names, but got `{name}` for {self.files[name]} and {file}."
+                )
+            self.files[name] = file
+        if not self.files:
+            raise FileNotFoundError(f"`path` must hold pictures or videos, but got {root} without any.")
+        if find_spec("av") is None and any(_is_video(file) for file in self.files.values()):
+            raise OptionalImportError(
+                f"`path` may hold videos where PyAV is installed, but got {root} without it; "
+                "`pip install monai-kd[video]`, or take the frames out as pictures."
+            )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for name, file in self.files.items():
+            frames = self._video(file) if _is_video(file) else self._pages(file)
+            for number, pixels in frames:
+                if pixels is None:
+                    yield {"image": str(file), "case": name, "frame": 0}
+                    continue
+                case = f"{name}_{number:06d}"
+                image = MetaTensor(torch.from_numpy(pixels), meta={ImageMetaKey.FILENAME_OR_OBJ: str(file)})
+                yield {"image": image, "case": case, "frame": number}
+
+    def _pages(self, file: Path) -> Iterator[tuple[int, np.ndarray | None]]:
+        try:
+            image = Image.open(file)
+        except OSError:
+            yield 0, None  # the loader says what is wrong with it
+            return
+        with image:
+            if getattr(image, "n_frames", 1) == 1 or image.format == "MPO":
+                yield 0, None
+                return
+            for number, page in enumerate(ImageSequence.Iterator(image)):
+                if number % self.step == 0:
+                    yield number, (255 * rgb_pixels(page, str(file))).round().astype(np.uint8)
+
+    def _video(self, file: Path) -> Iterator[tuple[int, np.ndarray]]:
+        import av
+
+        number = -1
+        try:
+            with av.open(str(file)) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for number, frame in enumerate(container.decode(stream)):
+                    if number % self.step == 0:
+                        pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                        yield number, np.ascontiguousarray(pixels)
+        except (av.FFmpegError, IndexError) as error:  # no stream of pictures is an IndexError
+            after = f"after frame {number}" if number >= 0 else "at all"
+            raise RuntimeError(f"{file} cannot be decoded {after}, {type(error).__name__}: {error}") from error
+        if number < 0:
+            raise RuntimeError(f"{file} cannot be decoded, it holds no frame.")
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_readable(file: Path) -> bool:
+    return file.suffix.lower() in (*PAGED_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_order)
+        files = [Path(folder, name) for name in sorted(names, key=natural_order) if not name.startswith(".")]
+        yield from (file for file in files if _is_readable(file))

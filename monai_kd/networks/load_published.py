@@ -1,0 +1,81 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reading weights that others published under names of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+Weights = dict[str, torch.Tensor]
+
+
+def load_published(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    rename: Callable[[Weights], Weights],
+    argument: str,
+    content: str,
+) -> None:
+    """
+    Load a published file into a network whose entries are named otherwise; each must be there and fit.
+
+    Args:
+        network: the module that receives the weights.
+        path: a local file that ``torch.save`` wrote, read with ``weights_only=True``.
+        rename: turns the file's state dict into one with the names of ``network``.
+        argument: what the user calls the path, for errors.
+        content: what the file must hold, for errors.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is damaged, needs code to be run, holds no state dict, or one of another network.
+
+    Example::
+
+        >>> import tempfile, torch
+        >>> with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+        ...     torch.save({"fc.weight": torch.ones(1, 1)}, file.name)
+        ...     rename = lambda weights: {name.removeprefix("fc."): value for name, value in weights.items()}
+        ...     load_published(torch.nn.Linear(1, 1, bias=False), file.name, rename, "weights", "one layer")
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"`{argument}` must be a local file with {content}, but got {str(path)!r}; download it first, or pass None."
+        )
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in a dozen ways
+        raise ValueError(
+            f"`{argument}` must hold weights alone, but {path} is damaged or needs code to be run: "
+            f"{shortened(str(error))}"
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"`{argument}` must hold a state dict, but got a {_kind(weights)} in {path}.")
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}  # what DataParallel adds
+    try:
+        network.load_state_dict(rename(weights))
+    except RuntimeError as error:
+        raise ValueError(f"`{argument}` must hold {content}, but {path} differs. {shortened(str(error))}") from error
+
+
+def _kind(content: object) -> str:
+    return f"dict of {', '.join(map(str, content))[:80]}" if isinstance(content, dict) else type(content).__name__
+
+
+def shortened(message: str, limit: int = 400) -> str:
+    """The beginning of a message that may list every entry."""
+    return message if len(message) <= limit else message[:limit] + " ..."

@@ -1,0 +1,150 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Masks drawn on photographs as 0 and 1."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, PathLike
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import ImageMetaKey
+from PIL import Image
+
+from monai_kd.transforms.open_photo import check_depth, open_photo
+
+LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")
+
+
+class LoadMask(Transform):
+    """
+    Reads the mask of a photograph as 0 and 1. What is a mask is decided by the file as a whole:
+
+    - with a value above half of the range (127 of 8 bits), what is above it is 1: masks of 0 and 255, also with the
+      noise of JPEG (Kvasir-SEG), and colours, of which the brightest channel counts;
+    - with no value above 1, in a format without loss, 1 is 1: masks of 0 and 1, and empty ones;
+    - anything else is refused, since no threshold is sure: 0, 1 and 2 may be three classes, and stretching the range
+      would make lesions of the noise in an empty mask. So are photographs and transparent pictures.
+
+    Height comes before width and the EXIF orientation is applied, as in :py:class:`LoadRGB`.
+
+    Shapes: (1, H, W), float32, a MetaTensor with ``filename_or_obj`` in its meta data.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no picture, holds several, or is no mask of two values.
+        RuntimeError: when it cannot be decoded.
+
+    Example::
+
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "mask.png")
+        >>> Image.fromarray(np.array([[0, 255, 3]], np.uint8)).save(file)
+        >>> LoadMask()(file)
+        metatensor([[[0., 1., 0.]]])
+    """
+
+    def __call__(self, filename: PathLike) -> MetaTensor:
+        """
+        Args:
+            filename: the file.
+        """
+        mask = mask_pixels(open_photo(filename), str(filename))
+        return MetaTensor(
+            torch.from_numpy(mask.astype(np.float32))[None], meta={ImageMetaKey.FILENAME_OR_OBJ: str(filename)}
+        )
+
+
+class LoadMaskd(MapTransform):
+    """
+    Dictionary version of :py:class:`LoadMask`.
+
+    Args:
+        keys: keys of the file names.
+        allow_missing_keys: whether a missing key is no error.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: as :py:class:`LoadMask`.
+
+    Example::
+
+        >>> LoadMaskd("label")({"label": "mask.png"})
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `filename` must be a picture, but got mask.png, which is not there.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.loader = LoadMask()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.loader(d[key])
+        return d
+
+
+def mask_pixels(image: Image.Image, name: str) -> np.ndarray:
+    """
+    The pixels of a mask as True and False, see :py:class:`LoadMask`.
+
+    Args:
+        image: what :py:func:`monai_kd.transforms.open_photo.open_photo` gives.
+        name: how an error calls it.
+
+    Returns:
+        (H, W) of bool.
+
+    Raises:
+        ValueError: when it is no mask of two values.
+
+    Example::
+
+        >>> mask_pixels(Image.new("L", (3, 2), 255), "mask.png").all()
+        np.True_
+    """
+    values = _values(image, name)
+    low, top = int(values.min()), int(values.max())
+    full = 65535 if top > 255 else 255
+    lossy = image.format in LOSSY
+    if top > full // 2:
+        between = values[(values > 0.15 * full) & (values < 0.85 * full)]
+        if between.size > 0.1 * values.size and len(np.unique(between)) > 32:  # edges in JPEG are below 0.01 of it
+            raise ValueError(f"`filename` must be a mask in black and white, but got a photograph in {name}.")
+        return values > full // 2
+    if top == 1 and not lossy:
+        return values == 1
+    if top == 0 or (lossy and low == top <= 16):
+        return np.zeros(values.shape, bool)
+    raise ValueError(
+        f"`filename` must be a mask of 0 and {full}, or of 0 and 1 in a format without loss, but got values from "
+        f"{low} to {top} in {name} ({image.format}); save it as PNG with 255 in the lesion."
+    )
+
+
+def _values(image: Image.Image, name: str) -> np.ndarray:
+    """(H, W): the values of a grey mask, of a coloured one those of the brightest channel."""
+    check_depth(image, name)
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int64)
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return np.asarray(image.convert("L"))
+    image = image.convert("RGBA")
+    red, green, blue, alpha = (np.asarray(channel) for channel in image.split())
+    if alpha.min() < 255:
+        raise ValueError(f"`filename` must be a mask without transparency, but got some in {name}; save it without.")
+    return np.maximum(np.maximum(red, green), blue)

@@ -1,0 +1,117 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The best weights are in their file, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointSaver
+
+from monai_kd.bundle import BestCheckpointSaver
+
+
+class Killed(BaseException):
+    """Ends a run as a signal does."""
+
+
+def validation(saver: CheckpointSaver, network: torch.nn.Module) -> Engine:
+    """An evaluator whose metric, and the network's weight, are what it is given."""
+
+    def step(engine: Engine, score: float) -> None:
+        torch.nn.init.constant_(network.weight, score)
+        engine.state.metrics["dice"] = score
+
+    engine = Engine(step)
+    engine.state.key_metric_name = "dice"
+    saver.attach(engine)
+    return engine
+
+
+def validate(engine: Engine, *scores: float) -> None:
+    for score in scores:
+        engine.run([score])
+
+
+def weight(path: Path) -> float:
+    return torch.load(path, weights_only=True)["weight"].item()
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    return torch.nn.Linear(1, 1, bias=False)
+
+
+@pytest.fixture
+def half_written(monkeypatch):
+    """The next file is cut off."""
+    save = torch.save
+
+    def cut(content, target):
+        save(content, target)
+        Path(target).write_bytes(Path(target).read_bytes()[:100])
+        raise Killed
+
+    return lambda: monkeypatch.setattr(torch, "save", cut)
+
+
+def test_file_holds_the_best_epoch(tmp_path, network):
+    path = tmp_path / "models" / "model.pt"
+    engine = validation(BestCheckpointSaver(path, {"model": network}), network)
+    for scores, best in (((0.5,), 0.5), ((0.25,), 0.5), ((0.75, 0.5), 0.75)):
+        validate(engine, *scores)
+        assert weight(path) == best
+    assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
+
+
+def test_best_score_survives_a_resume(tmp_path, network):
+    first = BestCheckpointSaver(tmp_path / "model.pt", {"model": network})
+    validate(validation(first, network), 0.75)
+    second = BestCheckpointSaver(tmp_path / "model.pt", {"model": network})
+    second.load_state_dict(first.state_dict())
+    engine = validation(second, network)
+    validate(engine, 0.5)
+    assert weight(tmp_path / "model.pt") == 0.75
+    validate(engine, 0.875)
+    assert weight(tmp_path / "model.pt") == 0.875
+
+
+def test_killed_while_it_writes_it_leaves_the_best_until_then(tmp_path, network, half_written):
+    engine = validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}), network)
+    validate(engine, 0.5)
+    half_written()
+    with pytest.raises(Killed):
+        validate(engine, 0.75)
+    assert weight(tmp_path / "model.pt") == 0.5
+    assert [file.name for file in tmp_path.glob("*.pt")] == ["model.pt"]
+
+
+def test_monais_saver_leaves_half_a_file(tmp_path, network, half_written):
+    """What the class is for; when this fails, it can go."""
+    saver = CheckpointSaver(str(tmp_path), {"model": network}, save_key_metric=True, key_metric_filename="model.pt")
+    engine = validation(saver, network)
+    validate(engine, 0.5)
+    half_written()
+    with pytest.raises(Killed):
+        validate(engine, 0.75)
+    with pytest.raises(RuntimeError):
+        weight(tmp_path / "model.pt")
+
+
+def test_other_ranks_write_nothing(tmp_path, network, monkeypatch):
+    monkeypatch.setattr(sys.modules["monai_kd.bundle.best_checkpoint_saver"], "get_rank", lambda: 1)
+    validate(validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}), network), 0.5)
+    assert list(tmp_path.iterdir()) == []

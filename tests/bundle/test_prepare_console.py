@@ -1,0 +1,144 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The last line of a run that fails says why, and noise is left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+from monai.data import DataLoader, Dataset
+from monai.transforms import Lambda
+
+from monai_kd.bundle import prepare_console
+from monai_kd.bundle.prepare_console import ENGINES, _is_no_start, root_cause
+
+SENTENCE = "`folder` must hold cases, but got none."
+FAILING = {
+    "initialize": ["$__import__('monai_kd').bundle.prepare_console()"],
+    "split": "$[][0]",
+    "folder": {"_target_": "pathlib.Path", "nonsense": "@split"},
+    "run": ["$print(@folder)"],
+}
+
+
+@pytest.fixture
+def console(monkeypatch) -> Iterator[None]:
+    """A console of its own, prepared."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    with warnings.catch_warnings():
+        prepare_console()
+        yield
+    for engine in ENGINES:
+        logging.getLogger(f"ignite.engine.engine.{engine}").removeFilter(_is_no_start)
+
+
+def caught(function: Any) -> BaseException:
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        function()
+    return error.value
+
+
+def refuse(item: Any) -> Any:
+    raise ValueError(SENTENCE)
+
+
+def wrapped() -> None:
+    try:
+        refuse(0)
+    except ValueError as error:
+        raise RuntimeError("Failed to evaluate ConfigExpression: ...") from error
+
+
+def told(error: BaseException, capsys: Any) -> str:
+    sys.excepthook(type(error), error, error.__traceback__)
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("console")
+def test_cause_is_the_last_line_below_the_traceback(capsys):
+    shown = told(caught(wrapped), capsys)
+    assert shown.splitlines()[-2:] == ["", f"error: ValueError: {SENTENCE}"]
+    assert "Traceback (most recent call last)" in shown
+    assert "in refuse" in shown
+
+
+@pytest.mark.usefixtures("console")
+def test_error_that_is_not_wrapped_is_told_once(capsys):
+    prepare_console()  # twice
+    assert told(caught(lambda: refuse(0)), capsys).count(SENTENCE) == 1
+    assert told(caught(wrapped), capsys).count("error: ") == 1
+    assert "error: " not in told(KeyboardInterrupt(), capsys)
+
+
+def test_cause_in_a_configuration(tmp_path):
+    """Two expressions and a component deep, as MONAI wraps them."""
+    (tmp_path / "run.json").write_text(json.dumps(FAILING | {"initialize": []}))
+    workflow = ConfigWorkflow(str(tmp_path / "run.json"), workflow_type=None, logging_file=False)
+    workflow.initialize()
+    assert root_cause(caught(workflow.run)) == "IndexError: list index out of range"
+
+
+def test_cause_is_the_sentence_that_was_meant():
+    """An error that explains another is not taken apart."""
+
+    def explain() -> None:
+        try:
+            [][0]
+        except IndexError as error:
+            raise ValueError(SENTENCE) from error
+
+    assert root_cause(caught(explain)) == ""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_cause_in_a_transform(workers):
+    loader = DataLoader(Dataset([0], Lambda(refuse)), num_workers=workers)
+    assert root_cause(caught(lambda: list(loader))) == f"ValueError: {SENTENCE}"
+
+
+@pytest.mark.usefixtures("console")
+def test_noise_is_left_out(caplog):
+    caplog.set_level(logging.INFO)
+    for engine in ENGINES:
+        logger = logging.getLogger(f"ignite.engine.engine.{engine}")
+        for iteration in (0, 62):
+            logger.info(f"Engine run resuming from iteration {iteration}, epoch 0 until 1 epochs")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").warning("missing")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Engine run resuming from iteration 62, epoch 0 until 1 epochs"
+    ] * 2
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.warn("NvImgCodecPydicomReader: required package is not installed")
+        warnings.warn("something else")
+    assert [str(warning.message) for warning in seen] == ["something else"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [["run"], ["run_workflow", "--workflow_name", "monai_kd.bundle.KDWorkflow"]])
+def test_command_ends_with_the_cause_and_exit_code_1(tmp_path, verb):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text('{"version": "0.1.0"}')
+    (tmp_path / "configs" / "train.json").write_text(json.dumps(FAILING))
+    words = [sys.executable, "-m", "monai.bundle", *verb, "--config_file", str(tmp_path / "configs" / "train.json")]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("\n\nerror: IndexError: list index out of range")
+    assert "Traceback" in done.stderr

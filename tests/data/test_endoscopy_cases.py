@@ -1,0 +1,237 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_kd.data import endoscopy_cases, hold_out, k_fold, write_endoscopy_phantoms
+
+PAIRS = {  # image and mask folder, and the names of a pair in them, as published
+    "PraNet, train": ("TrainDataset/image", "TrainDataset/mask", "7.png", "7.png"),
+    "PraNet, later": ("TrainDataset/images", "TrainDataset/masks", "7.png", "7.png"),
+    "PraNet, mixed": ("TrainDataset/image", "TrainDataset/masks", "7.png", "7.png"),
+    "PraNet, test": (
+        "TestDataset/TestDataset/CVC-300/images",
+        "TestDataset/TestDataset/CVC-300/masks",
+        "7.png",
+        "7.png",
+    ),
+    "Kvasir-SEG": ("Kvasir-SEG/images", "Kvasir-SEG/masks", "cju7.jpg", "cju7.jpg"),
+    "CVC-ClinicDB": ("CVC-ClinicDB/Original", "CVC-ClinicDB/Ground Truth", "7.tif", "7.tif"),
+    "CVC-ClinicDB, Kaggle": ("CVC-ClinicDB/PNG/Original", "CVC-ClinicDB/PNG/Ground Truth", "7.png", "7.png"),
+    "EndoScene": ("CVC-EndoSceneStill/CVC-300/bbdd", "CVC-EndoSceneStill/CVC-300/gtpolyp", "7.bmp", "7.bmp"),
+    "ETIS": ("ETIS-LaribPolypDB/ETIS-LaribPolypDB", "ETIS-LaribPolypDB/Ground Truth", "7.tif", "p7.tif"),
+    "PolypGen": ("data_C1/images_C1", "data_C1/masks_C1", "7_.jpg", "7_mask.jpg"),
+    "PolypGen, video": ("positive/seq12/images_seq12", "positive/seq12/masks_seq12", "7.jpg", "7_mask.jpg"),
+    "ISIC": ("skin/images", "skin/masks", "ISIC_7.jpg", "ISIC_7_segmentation.png"),
+}
+
+
+def picture(path, height=8, width=10, value=200):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((height, width, 3), value, np.uint8)).save(path)
+
+
+def mask(path, height=8, width=10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((height, width), np.uint8)
+    array[2:4, 2:6] = 255
+    Image.fromarray(array).save(path, quality=100)
+
+
+def pair(root, stem="1", images="images", masks="masks"):
+    picture(root / images / f"{stem}.png")
+    mask(root / masks / f"{stem}.png")
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_layouts_as_published(tmp_path, form):
+    images, masks, image, label = PAIRS[form]
+    picture(tmp_path / images / image)
+    mask(tmp_path / masks / label)
+    (tmp_path / images / "Thumbs.db").touch()
+    (tmp_path / masks / "7_boxes.txt").touch()
+    (tmp_path / "kavsir_bboxes.json").write_text("{}")
+    (tmp_path / "bbox_image_C1").mkdir()
+    dataset = {"CVC-ClinicDB, Kaggle": "CVC-ClinicDB"}.get(form, Path(masks).parent.name)
+    assert endoscopy_cases(tmp_path) == [
+        {
+            "image": str(tmp_path / images / image),
+            "label": str(tmp_path / masks / label),
+            "case": f"{dataset}_{Path(image).stem}",
+            "dataset": dataset,
+        }
+    ]
+    assert len(endoscopy_cases(tmp_path / Path(masks).parent)) == 1  # the folder itself will do
+
+
+def test_kaggle_form_is_read_once(tmp_path):
+    for kind, suffix in (("PNG", ".png"), ("TIF", ".tif")):
+        picture(tmp_path / kind / "Original" / f"3{suffix}")
+        mask(tmp_path / kind / "Ground Truth" / f"3{suffix}")
+    (tmp_path / "metadata.csv").write_text("frame_id,sequence_id,png_image_path\n3,5,PNG/Original/3.png\n")
+    case, *more = endoscopy_cases(tmp_path, sequences=tmp_path / "metadata.csv")
+    assert not more
+    assert case["image"].endswith("3.png")
+    assert case["sequence"] == "5"
+
+
+@pytest.mark.parametrize("layout", ["pranet", "kvasir", "clinicdb", "folder"])
+def test_generated_layouts(tmp_path, layout):
+    write_endoscopy_phantoms(tmp_path / "set", layout, num_frames=12, size=48, progress=False)
+    cases = endoscopy_cases(tmp_path / "set")
+    assert len(cases) == len({case["case"] for case in cases}) == 12
+    if layout == "pranet":
+        tests = endoscopy_cases(tmp_path / "set" / "TestDataset")
+        assert [case["case"] for case in tests] == [
+            f"{name}_1" for name in ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
+        ]
+        train = endoscopy_cases(tmp_path, datasets=["TrainDataset"])
+        assert [case["case"] for case in train] == [f"TrainDataset_{number}" for number in range(1, 8)]
+    else:
+        assert {case["dataset"] for case in cases} == {"set"}
+
+
+def test_frames_are_counted_as_people_do(tmp_path):
+    for stem in ("10", "9", "1", "b2", "b10"):
+        pair(tmp_path, stem)
+    assert [Path(case["image"]).stem for case in endoscopy_cases(tmp_path)] == ["1", "9", "10", "b2", "b10"]
+
+
+def test_names(tmp_path):
+    for stem in ("1", "2", "v1.5", "4"):
+        pair(tmp_path / "set", stem)
+    file = tmp_path / "names.txt"
+    file.write_bytes(b"\xef\xbb\xbf2\r\n\r\n v1.5 \r\nimages/4.png\n")
+    expected = ["set_2", "set_4", "set_v1.5"]
+    assert [case["case"] for case in endoscopy_cases(tmp_path, names=file)] == expected
+    assert [case["case"] for case in endoscopy_cases(tmp_path, names=["2", "v1.5", "4.jpg"])] == expected
+    assert [case["case"] for case in endoscopy_cases(tmp_path, names=str(file), exclude=["set_4"])] == expected[::2]
+    (tmp_path / "set" / "masks" / "1.png").unlink()  # not asked for, no matter
+    assert len(endoscopy_cases(tmp_path, names=file)) == 3
+    with pytest.raises(ValueError, match="2 frames in ") as caught:
+        endoscopy_cases(tmp_path, names=["1", "2", "77"])
+    assert "set_1: " in str(caught.value)
+    assert "77: `names` has it, but there is no such image" in str(caught.value)
+    with pytest.raises(ValueError, match="`names` must hold at least one name, but got none"):
+        endoscopy_cases(tmp_path, names=[" "])
+    with pytest.raises(FileNotFoundError, match="`names` must be a list or a text file, but got .*nowhere.txt"):
+        endoscopy_cases(tmp_path, names=tmp_path / "nowhere.txt")
+
+
+def test_all_problems_in_one_error(tmp_path):
+    folder = tmp_path / "set"
+    for stem in ("good", "wide", "cut", "grey", "text", "twice"):
+        pair(folder, stem)
+    picture(folder / "images" / "lonely.png")
+    mask(folder / "masks" / "widow.png")
+    mask(folder / "masks" / "wide.png", width=9)
+    picture(folder / "images" / "twice.jpg")
+    picture(folder / "masks" / "grey.png", value=90)
+    (folder / "masks" / "text.png").write_text("no picture")
+    noise = np.random.RandomState(0).randint(0, 256, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "images" / "cut.png")
+    (folder / "images" / "cut.png").write_bytes((folder / "images" / "cut.png").read_bytes()[:-2000])
+    with pytest.raises(ValueError, match=r"7 frames in .* cannot be used; repair them or leave them out") as caught:
+        endoscopy_cases(tmp_path)
+    reasons = dict(line.strip().split(": ", 1) for line in str(caught.value).splitlines()[1:])
+    expected = {
+        "set_lonely": "lonely.png has no mask",
+        "set_widow": "widow.png has no image",
+        "set_wide": "must have one size, but got 10 x 8 and 9 x 8",
+        "set_twice": "must be one image and one mask, but got",
+        "set_grey": "must be a mask of 0 and 255",
+        "set_text": "must be a picture that Pillow reads",
+        "set_cut": "cut.png cannot be read",
+    }
+    assert reasons.keys() == expected.keys()
+    assert all(text in reasons[case] for case, text in expected.items())
+    assert [case["case"] for case in endoscopy_cases(tmp_path, exclude=list(expected))] == ["set_good"]
+    assert len(endoscopy_cases(tmp_path, exclude=["set_lonely", "set_widow", "set_twice"], check=False)) == 5
+
+
+def test_size_is_compared_as_seen(tmp_path):
+    pair(tmp_path, "1")
+    turned = Image.fromarray(np.full((10, 8, 3), 90, np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "images" / "1.png", exif=exif)
+    assert len(endoscopy_cases(tmp_path)) == 1
+
+
+def test_sequences(tmp_path):
+    for frame in (1, 25, 26, 612, 613):
+        pair(tmp_path, str(frame))
+    cases = endoscopy_cases(tmp_path, sequences="clinicdb")
+    assert [case["sequence"] for case in cases] == ["1", "1", "2", "29", f"{tmp_path.name}_613"]  # no such frame there
+    (tmp_path / "videos.csv").write_text("frame,sequence\n1,a\n25,a\n26,b\n612,b\n613,c\n")
+    cases = endoscopy_cases(tmp_path, sequences=tmp_path / "videos.csv")
+    split = hold_out(cases, fraction=0.3, group_key="sequence")
+    assert {case["sequence"] for case in split["train"]}.isdisjoint(case["sequence"] for case in split["validation"])
+    assert len(split["train"]) + len(split["validation"]) == 5
+    (tmp_path / "videos.csv").write_text("name,sequence\n1,a\n")
+    with pytest.raises(
+        ValueError, match=r"must have the columns \('frame', 'sequence'\), but got \['name', 'sequence'\]"
+    ):
+        endoscopy_cases(tmp_path, sequences=tmp_path / "videos.csv")
+    (tmp_path / "videos.csv").write_text("frame,sequence\n0001,a\n")
+    with pytest.raises(ValueError, match="`sequences` must name the frames, but got .*videos.csv without 1, 25, 26"):
+        endoscopy_cases(tmp_path, sequences=tmp_path / "videos.csv")
+    with pytest.raises(FileNotFoundError, match='a CSV file or "clinicdb", but got nowhere.csv'):
+        endoscopy_cases(tmp_path, sequences="nowhere.csv")
+
+
+def test_guards(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="`folder` must hold images/ and masks/, at any depth, but got .*nowhere"
+    ):
+        endoscopy_cases(tmp_path / "nowhere")
+    pair(tmp_path / "one" / "Kvasir")
+    with pytest.raises(FileNotFoundError, match="must hold the data sets ETIS, but got"):
+        endoscopy_cases(tmp_path, datasets=["Kvasir", "ETIS"])
+    pair(tmp_path / "two" / "Kvasir")
+    with pytest.raises(ValueError, match="Kvasir_1: it is also .*read one folder at a time"):
+        endoscopy_cases(tmp_path)
+    mask(tmp_path / "two" / "Kvasir" / "GT" / "1.png")
+    with pytest.raises(ValueError, match=r"one folder of images and one of masks, but got \['images', 'GT', 'masks'\]"):
+        endoscopy_cases(tmp_path)
+
+
+def test_pranet_split_of_real_data(shared_data):
+    splits = shared_data / "splits"
+    for dataset, name, counts in (("kvasir-seg", "kvasir", (900, 100)), ("cvc-clinicdb", "clinicdb", (550, 62))):
+        files = [splits / f"pranet_{part}_{name}_{n}.txt" for part, n in zip(("train", "test"), counts)]
+        train, test = (endoscopy_cases(shared_data / dataset, names=file, check=False) for file in files)
+        assert (len(train), len(test)) == counts
+        assert not {case["case"] for case in train} & {case["case"] for case in test}
+
+
+def test_sequence_split_of_real_data(shared_data):
+    table = shared_data / "splits" / "clinicdb_sequences.csv"
+    cases = endoscopy_cases(shared_data / "cvc-clinicdb", sequences=table, check=False)
+    assert cases == endoscopy_cases(shared_data / "cvc-clinicdb", sequences="clinicdb", check=False)
+    assert len({case["sequence"] for case in cases}) == 29
+    folds = [k_fold(cases, fold, group_key="sequence") for fold in range(5)]
+    assert sum(len(fold["test"]) for fold in folds) == 612
+    for fold in folds:
+        parts = [{case["sequence"] for case in part} for part in fold.values()]
+        assert sum(map(len, parts)) == len(set().union(*parts)) == 29
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["kvasir-seg", "cvc-clinicdb", "skin-isic2017", "fundus-drions"])
+def test_all_files_of_real_data_can_be_used(shared_data, dataset):
+    assert len(endoscopy_cases(shared_data / dataset)) > 100
