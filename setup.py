@@ -74,6 +74,7 @@ setup(
         "tqdm>=4.66",
         "Jinja2>=3.1",
         "matplotlib>=3.8",
+        "pillow>=10",
     ],
     extras_require={**EXTRAS, "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra})},
     classifiers=[

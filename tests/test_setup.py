@@ -19,6 +19,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,6 +85,27 @@ def test_wheel_finds_its_bundles(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     locate = runpy.run_path(str(tmp_path / "monai_kd" / "bundle" / "locate.py"))
     assert locate["locate_bundle"]("mine") == tmp_path / "monai_kd" / "bundles" / "mine"
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_what_is_versioned(tmp_path):
+    """Bundles, docs, tutorials, benchmarks and tests; no weights, no notes of git or of the continuous integration."""
+    leave = shutil.ignore_patterns("__pycache__", "models", "eval", "cache", "runs", "*.pt", ".*")
+    folders = ("monai_kd", "bundles", "benchmarks", "docs", "tests", "tutorials")
+    for name in folders:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    versioned = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "bundles" / "liver_tumor_ct_emkd" / "models").mkdir()
+    (tmp_path / "bundles" / "liver_tumor_ct_emkd" / "models" / "model.pt").write_bytes(b"weights")
+    words = [sys.executable, "setup.py", "-q", "sdist"]
+    built = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    with tarfile.open(next((tmp_path / "dist").glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert versioned - held == set()
+    assert not [name for name in held if name.endswith(".pt")]
 
 
 def requirements(pattern: str) -> dict[str, Requirement]:

@@ -13,15 +13,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
+from monai_kd.bundle.bundle_network import bundle_network
+from monai_kd.report.network_cost import NetworkCost, network_cost
 from monai_kd.report.paired_table import paired_table
 from monai_kd.report.read_cases import read_cases
+from monai_kd.report.score_table import score_table
 from monai_kd.report.summary_table import summary_table
 from monai_kd.report.write_report import write_report
 
 
-def report(*folders: str, output: str = "report.html", title: str = "Segmentation, case by case") -> str:
+def report(
+    *folders: str,
+    output: str = "report.html",
+    title: str = "Segmentation, case by case",
+    bundle: str = "",
+    shape: tuple[int, ...] = (),
+) -> str:
     """
     Compare evaluation folders case by case in one HTML page: summary, paired tests against the first, pictures.
 
@@ -30,13 +40,17 @@ def report(*folders: str, output: str = "report.html", title: str = "Segmentatio
             Pictures (``*.png``) in them are shown below the tables.
         output: path of the HTML page; one that exists is replaced.
         title: title of the page.
+        bundle: folder of the bundle that was evaluated: a table puts the parameters and FLOPs of its networks
+            beside the mean scores on each test set or class. A run named teacher... has its ``teacher_def``.
+        shape: shape of the input for the FLOPs, batch first: ``1,3,352,352``; needed with `bundle`.
 
     Returns:
         the tables as text, and the path of the page.
 
     Raises:
         FileNotFoundError: when a folder has no ``cases.csv``.
-        ValueError: without a folder, when two have the same name, or a file is not of the form of ``cases.csv``.
+        ValueError: without a folder, when two have the same name, a file is not of the form of ``cases.csv``, the
+            runs have no metric in common, or there is a `bundle` without `shape`.
 
     Example::
 
@@ -52,7 +66,26 @@ def report(*folders: str, output: str = "report.html", title: str = "Segmentatio
     if len(set(names)) < len(names):
         raise ValueError(f"`folders` must have different names, they name the runs, but got {', '.join(names)}.")
     runs = {path.name: read_cases(path / "cases.csv") for path in paths}
-    tables = [summary_table(runs), *([paired_table(runs)] if len(runs) > 1 else [])]
+    measured = [dict.fromkeys(name for case in cases for name in case.metrics) for cases in runs.values()]
+    metrics = [name for name in measured[0] if all(name in other for other in measured)]
+    if not metrics:
+        raise ValueError(f"`folders` must have a metric in common, but got {[list(names) for names in measured]}.")
+    tables = [summary_table(runs, metrics)]
+    if bundle:
+        tables.append(score_table(runs, metrics, {run: _cost(bundle, run, shape) for run in runs}))
+    if len(runs) > 1:
+        tables.append(paired_table(runs, metrics[0]))
     figures = {f"{path.name}: {picture.stem}": picture for path in paths for picture in sorted(path.glob("*.png"))}
     page = write_report(output, title, tables, figures)
     return "\n\n".join([*(table.to_text() for table in tables), f"report: {page}"])
+
+
+@cache
+def _cost_of(bundle: str, network: str, shape: tuple[int, ...]) -> NetworkCost:
+    return network_cost(bundle_network(bundle, network), shape, runs=1)
+
+
+def _cost(bundle: str, run: str, shape: tuple[int, ...]) -> NetworkCost:
+    if not shape:
+        raise ValueError("`shape` must be the shape of the bundle's input, as 1,3,352,352, but got none.")
+    return _cost_of(bundle, "teacher_def" if run.startswith("teacher") else "network_def", tuple(shape))

@@ -79,7 +79,8 @@ def endoscopy_cases(
         sequences: a CSV file with the columns "frame" (stem) and "sequence" (or "frame_id", "sequence_id", as in
             Kaggle's metadata.csv), or "clinicdb" for the table of CVC-ClinicDB's README. A frame that it does not name
             is a sequence of its own.
-        datasets: only the data sets of these names, their folders' names; default: all.
+        datasets: only the data sets of these names, their folders' names; default: all. Some copies of TestDataset
+            hold the five test sets once more in test/.
         exclude: cases to leave out, as "CVC-ClinicDB_14".
         check: whether to decode all files, some ms each; without, a broken file shows up when it is read.
 
@@ -88,7 +89,7 @@ def endoscopy_cases(
         "case" is the data set and the stem.
 
     Raises:
-        FileNotFoundError: when there is no data set, or no such file of names or sequences.
+        FileNotFoundError: when there is no data set or no frame, or no such file of names or sequences.
         ValueError: with all frames that cannot be used, names that are not there, or a file that is no such table.
 
     Example::
@@ -116,6 +117,8 @@ def endoscopy_cases(
         raise ValueError(
             f"{len(problems)} frames in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
         )
+    if not cases:
+        raise FileNotFoundError(f"`folder` must hold frames that are not excluded, but got {root} without any.")
     return cases if sequences is None else _with_sequence(cases, sequences)
 
 

@@ -24,6 +24,7 @@ from monai_kd.report.values_by_class import MEAN, values_by_class
 
 MEANINGS = {
     "dice": "dice is the overlap of prediction and label, 1 at best",
+    "iou": "iou the intersection over the union, 1 at best",
     "voe": "voe the volume overlap error, 0 at best",
     "rvd": "rvd the relative volume difference, 0 at best and negative where too little is predicted",
 }

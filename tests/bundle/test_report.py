@@ -61,3 +61,29 @@ def test_folder_without_cases_is_refused(evaluations):
 def test_no_folder_is_refused():
     with pytest.raises(ValueError, match="`folders` must name at least one"):
         report()
+
+
+def test_metrics_are_those_of_the_runs_and_sizes_those_of_the_bundle(tmp_path):
+    for run, dice in (("teacher", 0.9), ("model", 0.8)):
+        rows = [f"{i},{group},polyp,{dice},{dice - 0.1},90,80" for i, group in enumerate(("Kvasir", "ETIS"))]
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "cases.csv").write_text(
+            "\n".join(["case,group,class,dice,iou,label_voxels,pred_voxels", *rows])
+        )
+    folders = [str(tmp_path / "teacher"), str(tmp_path / "model")]
+    options = {"output": str(tmp_path / "page.html"), "bundle": "liver_tumor_ct_emkd"}
+    lines = report(*folders, **options, shape=(1, 1, 64, 64)).splitlines()
+    head = next(i for i, line in enumerate(lines) if "M parameters" in line)
+    assert [line.split() for line in lines[head + 2 : head + 4]] == [
+        ["teacher", "22.14", "0.73", "0.900", "0.800", "0.900", "0.800"],
+        ["model", "0.35", "0.06", "0.800", "0.700", "0.800", "0.700"],
+    ]
+    with pytest.raises(ValueError, match="`shape` must be the shape of the bundle's input, .* but got none"):
+        report(*folders, **options)
+
+
+def test_runs_without_a_common_metric_are_refused(evaluations):
+    (evaluations / "other").mkdir()
+    (evaluations / "other" / "cases.csv").write_text("case,class,iou,label_voxels,pred_voxels\n1,liver,0.5,9,9\n")
+    with pytest.raises(ValueError, match="`folders` must have a metric in common"):
+        report(str(evaluations / "alone"), str(evaluations / "other"), output=str(evaluations / "page.html"))

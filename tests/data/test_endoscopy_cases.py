@@ -200,6 +200,8 @@ def test_guards(tmp_path):
     ):
         endoscopy_cases(tmp_path / "nowhere")
     pair(tmp_path / "one" / "Kvasir")
+    with pytest.raises(FileNotFoundError, match="must hold frames that are not excluded, but got"):
+        endoscopy_cases(tmp_path, exclude=["Kvasir_1"])
     with pytest.raises(FileNotFoundError, match="must hold the data sets ETIS, but got"):
         endoscopy_cases(tmp_path, datasets=["Kvasir", "ETIS"])
     pair(tmp_path / "two" / "Kvasir")
