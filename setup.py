@@ -25,6 +25,7 @@ EXTRAS = {
     "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
     "transformers": ["transformers>=4.46", "safetensors>=0.4"],
     "tracking": ["tensorboard>=2.16", "mlflow>=2.16"],
+    "video": ["av>=14.2"],
     "dev": [
         "pytest>=8.2",
         "pytest-xdist>=3.6",

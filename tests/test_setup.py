@@ -31,7 +31,13 @@ import monai_kd
 
 ROOT = Path(__file__).resolve().parents[1]
 # the distribution that holds a module, where the names differ
-DISTRIBUTIONS = {"ignite": "pytorch-ignite", "yaml": "pyyaml", "skimage": "scikit-image", "jinja2": "Jinja2"}
+DISTRIBUTIONS = {
+    "ignite": "pytorch-ignite",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "jinja2": "Jinja2",
+    "PIL": "pillow",
+}
 
 
 @pytest.fixture(scope="module")

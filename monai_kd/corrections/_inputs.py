@@ -59,18 +59,26 @@ def check_size(name: str, tensor: torch.Tensor, soft_label: torch.Tensor) -> Non
         raise ValueError(f"`{name}` must have the batch and spatial size of `soft_label`, but got {shape} and {size}.")
 
 
+def most_probable(soft_label: torch.Tensor) -> torch.Tensor:
+    """The class indices (B, 1, *spatial) of the largest probability; the first of equal ones."""
+    return (soft_label > 0.5).long() if soft_label.shape[1] == 1 else soft_label.argmax(1, keepdim=True)
+
+
 def _check_probabilities(soft_label: torch.Tensor) -> None:
-    inside = (soft_label >= 0) & (soft_label <= 1)  # False for NaN
-    if not soft_label.is_floating_point() or not inside.all():
-        wrong = soft_label.dtype if not soft_label.is_floating_point() else f"{soft_label[~inside][0].item():g}"
+    if not soft_label.is_floating_point():
+        raise ValueError(f"`soft_label` must hold floating-point probabilities, but got {soft_label.dtype}.")
+    outside = ~((soft_label >= 0) & (soft_label <= 1))  # also NaN
+    if outside.any():
         raise ValueError(
-            f"`soft_label` must hold probabilities, but got {wrong}; logits want `.softmax(1)`, or `.sigmoid()` where "
-            "they have one channel."
+            f"`soft_label` must hold probabilities, but got {soft_label[outside][0].item():g}; logits want "
+            "`.softmax(1)`, or `.sigmoid()` where they have one channel."
         )
     total = soft_label.sum(1, dtype=torch.float32)
-    if soft_label.shape[1] > 1 and (total - 1).abs().amax() > 0.01:  # above what bfloat16 rounds away
-        wrong = total.flatten()[(total - 1).abs().argmax()].item()
-        raise ValueError(f"`soft_label` must sum to 1 over the classes, but got {wrong:g}; apply `.softmax(1)`.")
+    off = (total - 1).abs() > 0.01  # above what bfloat16 rounds away
+    if soft_label.shape[1] > 1 and off.any():
+        raise ValueError(
+            f"`soft_label` must sum to 1 over the classes, but got {total[off][0].item():g}; apply `.softmax(1)`."
+        )
 
 
 def _as_classes(label: torch.Tensor, num_classes: int) -> torch.Tensor:

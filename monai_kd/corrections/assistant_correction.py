@@ -19,8 +19,7 @@ from os import PathLike
 import torch
 from torch import nn
 
-from monai_kd.corrections._inputs import check_soft_label
-from monai_kd.corrections.false_pixels import false_pixels
+from monai_kd.corrections._inputs import check_soft_label, most_probable
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.isolated_rng import isolated_rng
 
@@ -34,9 +33,9 @@ class AssistantCorrection:
     pixel by pixel, with a(x) the assistant's probabilities. What was right stays as it is to the last bit, so that the
     number of false pixels never grows. Wang et al., "Progressively Correcting Soft Labels via Teacher Team for
     Knowledge Distillation in Medical Image Segmentation", MICCAI 2024, Sec. 2.1, stage 2: once with the
-    false-pixel-aware and once with the boundary-aware assistant. The paper has no code and leaves open how an assistant
-    refines a probability map; to replace all of a false pixel and nothing else is our reading. It needs the label, which
-    training has.
+    false-pixel-aware and once with the boundary-aware assistant. The paper has no code and leaves open how an
+    assistant refines a probability map; to replace all of a false pixel and nothing else is our reading. It needs the
+    label, which training has.
 
     The assistant is frozen, in eval mode, without gradient, and leaves torch's random state alone. It is held in a
     :py:class:`~monai_kd.networks.Teacher`, out of sight of optimizers, checkpoints and DDP.
@@ -97,7 +96,7 @@ class AssistantCorrection:
                 f"but got {tuple(logits.shape)} and {tuple(soft_label.shape)}."
             )
         probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-        return torch.where(false_pixels(soft_label, label), probabilities.to(soft_label.dtype), soft_label)
+        return torch.where(most_probable(soft_label) != label, probabilities.to(soft_label.dtype), soft_label)
 
     def to(self, device: torch.device | str) -> AssistantCorrection:
         """Move the assistant to a device."""

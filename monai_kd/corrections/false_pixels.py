@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from monai_kd.corrections._inputs import check_soft_label
+from monai_kd.corrections._inputs import check_soft_label, most_probable
 
 
 def false_pixels(soft_label: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -38,10 +38,9 @@ def false_pixels(soft_label: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     Example::
 
         >>> import torch
-        >>> soft_label = torch.tensor([0.9, 0.1, 0.4, 0.6]).view(1, 2, 2, 1).transpose(1, 2).reshape(1, 2, 1, 2)
+        >>> soft_label = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 2, 1, 2)  # two classes, two pixels
         >>> false_pixels(soft_label, torch.ones(1, 1, 1, 2)).tolist()
         [[[[True, False]]]]
     """
     soft_label, label = check_soft_label(soft_label, label)
-    predicted = soft_label > 0.5 if soft_label.shape[1] == 1 else soft_label.argmax(1, keepdim=True)
-    return predicted != label
+    return most_probable(soft_label) != label

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import torch
 
-from monai_kd.corrections._inputs import check_size, check_soft_label
+from monai_kd.corrections._inputs import check_size, check_soft_label, most_probable
 from monai_kd.corrections._most_similar import most_similar
-from monai_kd.corrections.false_pixels import false_pixels
 from monai_kd.networks.teacher import plain
 
 # by how much the label's class wins where nothing can be copied: above what bfloat16 rounds away
@@ -91,30 +90,27 @@ class SimilarityCorrection:
             ValueError: when the shapes do not fit, or the values are no probabilities or class indices.
         """
         soft_label, label = check_soft_label(soft_label, label)
-        image = plain(image)
         check_size("image", image, soft_label)
-        false = false_pixels(soft_label, label).flatten(1)  # (B, N)
+        vectors = plain(image).detach().flatten(2).to(torch.promote_types(image.dtype, torch.float32))
+        false = (most_probable(soft_label) != label).flatten(1)  # (B, N)
         corrected = soft_label.clone(memory_format=torch.contiguous_format)
-        for vectors, flat, wrong, classes in zip(image.flatten(2), corrected.flatten(2), false, label.flatten(1)):
+        for flat, pixels, wrong, classes in zip(corrected.flatten(2), vectors, false, label.flatten(1)):
             for number in classes[wrong].unique().tolist():
-                of_class = classes == number
-                self._correct(
-                    flat, vectors, (wrong & of_class).nonzero()[:, 0], (~wrong & of_class).nonzero()[:, 0], number
-                )
+                members = (classes == number).nonzero()[:, 0]
+                is_wrong = wrong[members]
+                self._correct(flat, pixels, members[is_wrong], members[~is_wrong], number)
         return corrected
 
     def _correct(
-        self, soft_label: torch.Tensor, image: torch.Tensor, wrong: torch.Tensor, right: torch.Tensor, number: int
+        self, soft_label: torch.Tensor, pixels: torch.Tensor, wrong: torch.Tensor, right: torch.Tensor, number: int
     ) -> None:
-        """Write the false pixels of one class into the soft label (C, N) of an image (channels, N)."""
+        """Write the false pixels of one class into the soft label (C, N) of the pixels (channels, N) of an image."""
         if len(right) == 0:
             soft_label[:, wrong] = _exchanged(soft_label[:, wrong], number)
             return
         right = self._drawn(right)
-        vectors = image.to(torch.promote_types(image.dtype, torch.float32))
-        soft_label[:, wrong] = soft_label[
-            :, right[most_similar(vectors[:, wrong].T, vectors[:, right].T, self.memory_mb)]
-        ]
+        source = right[most_similar(pixels[:, wrong].T, pixels[:, right].T, self.memory_mb)]
+        soft_label[:, wrong] = soft_label[:, source]
 
     def _drawn(self, right: torch.Tensor) -> torch.Tensor:
         if self.max_candidates is None or len(right) <= self.max_candidates:
@@ -126,13 +122,12 @@ class SimilarityCorrection:
 
 def _exchanged(soft_label: torch.Tensor, number: int) -> torch.Tensor:
     """The probabilities (C, P) of false pixels with those of the predicted class and of class `number` exchanged."""
-    if len(soft_label) == 1:
-        soft_label = soft_label.float()
-        return _exchanged(torch.cat([1 - soft_label, soft_label]), number)[1:].to(soft_label.dtype)
-    exchanged = soft_label.float()
-    top, predicted = exchanged.max(0, keepdim=True)
-    exchanged = exchanged.scatter(0, predicted, exchanged[number : number + 1])
-    exchanged[number] = top[0]
-    exchanged *= 1 - MARGIN
-    exchanged[number] += MARGIN
-    return exchanged.to(soft_label.dtype)
+    before = soft_label.to(torch.promote_types(soft_label.dtype, torch.float32))
+    if len(before) == 1:
+        before = torch.cat([1 - before, before])
+    top, predicted = before.max(0, keepdim=True)
+    after = before.scatter(0, predicted, before[number : number + 1])
+    after[number] = top[0]
+    after *= 1 - MARGIN
+    after[number] += MARGIN
+    return after[-len(soft_label) :].to(soft_label.dtype)
