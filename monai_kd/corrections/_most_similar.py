@@ -21,8 +21,8 @@ from monai_kd.losses._inputs import autocast_disabled
 
 def most_similar(pixels: torch.Tensor, candidates: torch.Tensor, memory_mb: float) -> torch.Tensor:
     """
-    Find for each pixel the candidate of the largest cosine similarity; of one channel, which has no directions, the
-    one of the nearest value.
+    Find for each pixel the candidate of the largest cosine similarity; for a black pixel, which has no direction, a
+    black one if there is one; of one channel, where no pixel has a direction, the one of the nearest value.
 
     Args:
         pixels: (P, D).
@@ -57,14 +57,13 @@ def most_similar(pixels: torch.Tensor, candidates: torch.Tensor, memory_mb: floa
 
 def _centred(pixels: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Vectors and offset whose pixels @ candidates.T + offset has its maximum in each row where the similarity has it.
-    About the candidates' mean: of colours so alike that their cosines round to one number (of TF32: most colours), the
-    differences are left.
+    Vectors and offset whose pixels @ candidates.T + offset has its maximum in each row where the similarity has it:
+    of unit vectors the cosine is largest where the distance is smallest, p.q = 1 - |p - q|^2 / 2, and distances do not
+    change with the origin. With the candidates' mean for origin there are differences left of colours so alike that
+    their cosines round to one number (in TF32 most do).
     """
     if pixels.shape[1] > 1:
         pixels, candidates = F.normalize(pixels, dim=1), F.normalize(candidates, dim=1)
     mean = candidates.mean(0)
     pixels, candidates = pixels - mean, candidates - mean
-    # p.q = (p - m).(q - m) + m.(q - m) + what is the same for all q
-    offset = (candidates * mean).sum(1) if pixels.shape[1] > 1 else -candidates.square().sum(1) / 2
-    return pixels, candidates, offset
+    return pixels, candidates, -candidates.square().sum(1) / 2

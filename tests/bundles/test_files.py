@@ -25,7 +25,7 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
 import monai_kd
 from monai_kd.bundle import bundle_network
-from tests.bundles.journey import BUNDLES, HEADNECK, KIDNEY, LIVER, ROOT, ablations, commands
+from tests.bundles.journey import BUNDLES, CT, HEADNECK, KIDNEY, LIVER, POLYP, ROOT, ablations, commands
 
 NECESSARY = ["LICENSE", "configs/metadata.json", "configs/inference.json", "configs/logging.conf"]
 NECESSARY += [f"configs/{name}.yaml" for name in ("train", "train_teacher", "train_student", "evaluate")]
@@ -73,6 +73,7 @@ SCHEMA = {
     },
 }
 every_bundle = pytest.mark.parametrize("name", BUNDLES)
+every_ct_bundle = pytest.mark.parametrize("name", CT)
 
 
 def metadata(name: str) -> dict:
@@ -86,7 +87,7 @@ def config(name: str, *files: str) -> ConfigParser:
 
 
 def test_the_bundles_of_the_package():
-    assert set(BUNDLES) >= {LIVER, KIDNEY, HEADNECK}
+    assert set(BUNDLES) >= {*CT, POLYP}
 
 
 @every_bundle
@@ -131,12 +132,32 @@ def test_training_and_inference_agree(name):
     """What a user changes in one of them must be what stands in the other."""
     train, inference = config(name, "train.yaml"), config(name, "inference.json")
     assert inference.get("network_def") == train.get("student_def")
-    for key in ("window", "patch_size", "field_of_view"):
+    for key in ("window", "patch_size", "field_of_view", "image_size"):
         assert inference.get(key) == train.get(key)
     assert inference.get("inferer") == train.get("validate::inferer")
-    assert inference.get_parsed_content("num_classes") == train.get_parsed_content("num_classes")
-    labels = ["background", *train.get_parsed_content("classes")]
-    assert list(metadata(name)["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == labels
+    classes = train.get_parsed_content("classes")
+    if name in CT:
+        assert inference.get_parsed_content("num_classes") == train.get_parsed_content("num_classes")
+        classes = ["background", *classes]
+    assert list(metadata(name)["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == classes
+
+
+def test_frames_are_prepared_alike_for_training_evaluation_and_inference():
+    train, inference = config(POLYP, "train.yaml"), config(POLYP, "inference.json")
+    normalise = [item for item in inference.get("preprocessing")["transforms"] if "NormalizeIntensityd" in str(item)]
+    assert normalise == [train.get("normalise")]
+    assert inference.get("resize") == train.get("validate::resize")
+    resized = next(
+        item for item in train.get("train::transforms") if item != "@normalise" and item["_target_"] == "Resized"
+    )
+    assert resized["mode"][0] == train.get("validate::resize")["mode"]
+    assert resized["spatial_size"] == train.get("validate::resize")["spatial_size"]
+    shared = [item for item in train.get("validate::postprocessing")["transforms"] if "to_onehot" not in item]
+    written = inference.get("postprocessing")["transforms"]
+    assert [item["_target_"] for item in shared] == ["Activationsd", "Invertd", "AsDiscreted"]
+    assert written[0] == shared[0]
+    assert written[1] == shared[1] | {"transform": "@resize"}
+    assert inference.get("threshold") == shared[2]["threshold"]
 
 
 @pytest.mark.parametrize("name", [LIVER, KIDNEY])
@@ -153,7 +174,7 @@ def test_supervised_loss_is_that_of_the_released_code(name):
     torch.testing.assert_close(loss(logits, label), 0.5 * focal + 0.5 * dice)
 
 
-@every_bundle
+@every_ct_bundle
 def test_learning_rate_is_a_cosine_to_a_thousandth(name):
     parser = config(name, "train.yaml")
     parser.update({"max_epochs": 10, "decay_epochs": 8})
@@ -162,6 +183,29 @@ def test_learning_rate_is_a_cosine_to_a_thousandth(name):
     assert factors[:9] == pytest.approx([max(1e-3, (1 + math.cos(math.pi * epoch / 8)) / 2) for epoch in range(9)])
     assert factors[8:] == [1e-3] * 3  # and stays there
     assert all(type(factor) is float for factor in factors)  # a checkpoint with NumPy's would need code to be read
+
+
+def test_polyp_loss_is_equation_7():
+    """Binary cross entropy + Dice of both maps, by hand."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(3, 1, 8, 8, generator=generator) for _ in range(2)]
+    label = (torch.rand(3, 1, 8, 8, generator=generator) > 0.7).float()
+    expected = torch.zeros(())
+    for logits in maps:
+        p = logits.sigmoid()
+        overlap = (p * label).sum((1, 2, 3))
+        dice = 1 - (2 * overlap + 1) / (p.sum((1, 2, 3)) + label.sum((1, 2, 3)) + 1)
+        expected = expected - (label * p.log() + (1 - label) * (1 - p).log()).mean() + dice.mean()
+    torch.testing.assert_close(config(POLYP, "train.yaml").get_parsed_content("loss")(maps, label), expected)
+
+
+def test_polyp_objective_is_equation_8():
+    train = config(POLYP, "train.yaml")
+    weights = [train.get(f"{name}_weight") for name in ("supervised", "at", "sgm", "kd")]
+    assert weights == [0.8, 0.2, 0.2, 0.0]
+    terms = train.get("distillation")[0]["terms"]
+    assert [term["name"] for term in terms] == ["at", "sgm", "kd"]
+    assert [term["weight"] for term in terms] == ["@at_weight", "@sgm_weight", "@kd_weight"]
 
 
 def test_3d_training_and_inference_agree():
@@ -211,14 +255,19 @@ def test_every_configuration_is_in_the_readme(name):
 
 
 @every_bundle
+def test_rows_of_the_ablations_keep_their_weights_apart(name):
+    rows = ablations((BUNDLES[name] / "docs" / "README.md").read_text("utf-8"))
+    names = [re.search(r"--ckpt_name (\S+)", overrides)[1] for overrides in rows.values()]
+    assert len(set(names)) == len(names) > 3
+
+
+@every_ct_bundle
 def test_readme_has_the_rows_of_the_tables_of_the_paper(name):
     rows = ablations((BUNDLES[name] / "docs" / "README.md").read_text("utf-8"))
     terms = ("PMD", "IMD", "RAD")
     subsets = [" + ".join(t for t, on in zip(terms, bits) if on) for bits in
                ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1))]  # fmt: skip
     assert {"student alone", *subsets, *(f"Table VI, row {row}" for row in (4, 5, 6, 7))} <= set(rows)
-    names = [re.search(r"--ckpt_name (\S+)", overrides)[1] for overrides in rows.values()]
-    assert len(set(names)) == len(names)
 
 
 @every_bundle
