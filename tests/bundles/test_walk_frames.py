@@ -111,5 +111,5 @@ def test_evaluation_is_what_the_frames_say(walked):
 
 
 def test_frames_of_a_video_have_their_numbers(walked):
-    rows = table(walked(POLYP) / POLYP / "eval" / "predictions" / "frames.csv")
+    rows = table(walked(POLYP) / POLYP / "eval" / "video" / "frames.csv")
     assert [row["frame"] for row in rows] == [f"video_{number:06d}" for number in range(3)]
