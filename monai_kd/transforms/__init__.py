@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from monai_kd.transforms.boundary_transform import RandBoundaryTransform, RandBoundaryTransformd
 from monai_kd.transforms.check_hounsfield import check_hounsfield, hounsfield_problem, hounsfield_range
 from monai_kd.transforms.copy_affine import CopyAffined
 from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
@@ -33,6 +34,8 @@ __all__ = [
     "LoadRGBd",
     "LoadSlice",
     "LoadSliced",
+    "RandBoundaryTransform",
+    "RandBoundaryTransformd",
     "TaskLabeld",
     "check_hounsfield",
     "hounsfield_problem",
