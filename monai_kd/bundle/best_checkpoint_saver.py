@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,8 @@ class BestCheckpointSaver(CheckpointSaver):
     def __init__(self, path: str | os.PathLike, save_dict: Mapping[str, Any]) -> None:
         self.path = Path(path)
         super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True)
+        score = self._key_metric_checkpoint.score_function
+        self._key_metric_checkpoint.score_function = lambda engine: _or_least(score(engine))
         self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,6 +58,11 @@ class BestCheckpointSaver(CheckpointSaver):
 
     def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         if get_rank() == 0:
-            partial = self.path.with_name(f".{self.path.name}.partial")
+            partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
             torch.save(checkpoint, partial)
             os.replace(partial, self.path)
+
+
+def _or_least(score: float) -> float:
+    """An undefined score would never be replaced by a better one."""
+    return -math.inf if math.isnan(score) else score

@@ -92,6 +92,15 @@ def check_names(own: Iterable[str], others: Iterable[Iterable[str]]) -> None:
             )
 
 
+def check_supervised_weights(weights: Sequence[float]) -> None:
+    """Refuse several handlers of a trainer that weight its loss: the weights of one would undo those of the other."""
+    if sum(weight != 1 for weight in weights) > 1:
+        raise ValueError(
+            f"`supervised_weight` must be 1 in all but one handler of a trainer, but got {sorted(weights)}; put the "
+            "terms into one handler, with a `TeacherTeam` for several teachers."
+        )
+
+
 def check_ranks(names: Iterable[str], timeout: timedelta) -> None:
     """
     Refuse a handler that is missing on another rank. Each leaves a note in the store, which needs no help of a rank

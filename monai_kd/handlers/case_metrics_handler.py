@@ -145,18 +145,20 @@ class CaseMetricsHandler:
             entry: dict[str, Any] = {"cases": len(own), "empty_labels": sum(row["label_voxels"] == 0 for row in own)}
             entry["false_positive_voxels"] = sum(row["pred_voxels"] for row in own if row["label_voxels"] == 0)
             for metric in self.metrics:
-                found = np.array([row[metric] for row in own if np.isfinite(row[metric])])
+                found = np.array([row[metric] for row in own if not np.isnan(row[metric])])
                 statistics = dict.fromkeys(("mean", "std", "median"))
-                if len(found) > 0:
+                if len(found) > 0 and np.isfinite(found).all():  # one infinite distance leaves no mean
                     spread = found.std(ddof=1) if len(found) > 1 else 0.0
                     statistics = {"mean": found.mean(), "std": spread, "median": np.median(found)}
                 entry[metric] = statistics | {"n": len(found)}
+                if np.isinf(found).any():
+                    entry[metric]["infinite"] = int(np.isinf(found).sum())
             summary[label if group is None else f"{group} {label}"] = entry
         return summary
 
     def _replace(self, name: str, content: Any) -> None:
         path = self.output_dir / name
-        partial = path.with_name(f".{name}.partial")
+        partial = path.with_name(f".{name}.{os.getpid()}.partial")
         with open(partial, "w", newline="") as file:
             if name.endswith(".json"):
                 json.dump(content, file, indent=1)

@@ -31,6 +31,7 @@ from monai_kd.handlers._start_checks import (
     check_engine,
     check_names,
     check_ranks,
+    check_supervised_weights,
     check_teacher,
     check_unused_parameters,
     check_weights,
@@ -134,6 +135,7 @@ class DistillationHandler:
         owners = self._owners(engine, Events.STARTED)
         others = [each for each in owners if isinstance(each, DistillationHandler) and each is not self]
         check_names(self.terms, [other.terms for other in others])
+        check_supervised_weights([self.supervised_weight, *(other.supervised_weight for other in others)])
         check_ranks(self.terms, self.rank_timeout)
         student = engine.network if self.student is None else self.student
         self.teacher.to(engine.state.device)
@@ -167,7 +169,8 @@ class DistillationHandler:
         pred, features = output["pred"], {} if self._capture is None else self._capture.features
         student = Knowledge(as_outputs(pred, output["image"]), features)
         label = plain(output["label"]) if isinstance(output.get("label"), torch.Tensor) else None
-        supervised = output["loss"] if self.supervised_weight == 1 else self.supervised_weight * output["loss"]
+        own = self._trainers_loss(engine.state)  # another handler may have added its terms
+        supervised = own if self.supervised_weight == 1 else self.supervised_weight * own
         weighted = {}
         epochs_done = self._epochs_done(engine.state)
         for name, term in self.terms.items():
@@ -185,7 +188,11 @@ class DistillationHandler:
             ratios = self.monitor.ratios(self.terms, weighted, reference, anchors)
             output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
         self.monitor.see(student.logits.detach(), label)
-        output["loss"] = sum(weighted.values(), supervised)
+        if output["loss"] is own:
+            output["loss"] = supervised
+        elif self.supervised_weight != 1:
+            output["loss"] = output["loss"] + (self.supervised_weight - 1) * own
+        output["loss"] = sum(weighted.values(), output["loss"])
         self._added_at = engine.state.iteration
         self._forget()
 
@@ -201,7 +208,15 @@ class DistillationHandler:
             dist.all_reduce(parameter.grad)
             parameter.grad /= dist.get_world_size()
 
+    @staticmethod
+    def _trainers_loss(state: Any) -> torch.Tensor:
+        """The loss of the iteration before any handler touched it."""
+        if getattr(state, "trainers_loss", (-1,))[0] != state.iteration:
+            state.trainers_loss = (state.iteration, state.output["loss"])
+        return state.trainers_loss[1]
+
     def _check_fired(self, engine: Any) -> None:
+        engine.state.trainers_loss = (-1,)  # its graph goes with the iteration
         if self._added_at != engine.state.iteration:
             raise ValueError(self._refusal)
 

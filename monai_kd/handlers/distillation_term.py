@@ -84,6 +84,13 @@ class DistillationTerm:
             raise ValueError(f"`outputs` must be 'first' or 'all', but got {outputs!r}.")
         if temperature is not None and not hasattr(loss, "temperature"):
             raise ValueError(f"`temperature` must be None for a loss without one, but got {type(loss).__name__}.")
+        weights = loss.named_parameters() if isinstance(loss, nn.Module) else []
+        trained = [key for key, value in weights if value.requires_grad]
+        if trained:
+            raise ValueError(
+                f"`loss` must have no trainable weights, but got {type(loss).__name__} with {trained[:3]}, which no "
+                "optimizer would see; move them into an `adapter`."
+            )
         self.loss: Any = loss if temperature is None else copy.copy(loss)  # another term may have it at its own
         self.weight = weight if callable(weight) else as_number("`weight`", weight)
         self.student_layers, self.teacher_layers = _names(student_layer), _names(teacher_layer)

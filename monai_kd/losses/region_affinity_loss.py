@@ -115,7 +115,7 @@ class RegionAffinityLoss(nn.Module):
         mask = mask.flatten(start_dim=2)  # (B, K, voxels)
         count = mask.sum(dim=2, keepdim=True)
         share = mask / count.where(count > 0, 1.0)
-        region = share @ feature.flatten(start_dim=2).transpose(1, 2)  # (B, K, C)
+        region = share.to(feature.dtype) @ feature.flatten(start_dim=2).transpose(1, 2)  # (B, K, C)
         length = torch.linalg.vector_norm(region, dim=2, keepdim=True)
         # where on both sides: a division masked only afterwards would still send NaN backwards
         direction = (region / length.where(length > 1e-8, 1.0)).where(length > 1e-8, 0.0)

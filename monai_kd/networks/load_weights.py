@@ -111,6 +111,11 @@ def _compare(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
     ]
+    wrong += [
+        f"{name} of {weights[name].dtype} for {value.dtype}"
+        for name, value in own.items()
+        if name in weights and value.is_floating_point() and not weights[name].is_floating_point()
+    ]
     if wrong:
         raise ValueError(
             f"`checkpoint` must hold the weights of {type(network).__name__} ({len(own)} entries), but got {path} with "

@@ -48,6 +48,11 @@ def as_outputs(prediction: torch.Tensor | Sequence[torch.Tensor], image: Any) ->
             f"a network must return one logits tensor or a list of them, but got {type(prediction).__name__}; "
             "wrap it in a module that returns its logits."
         )
+    if any(output.shape[2:].numel() > outputs[0].shape[2:].numel() for output in outputs):
+        raise ValueError(
+            "a network that returns several outputs must return the one of full resolution first, but got "
+            f"{[tuple(output.shape[2:]) for output in outputs]}; wrap it in a module that reverses them."
+        )
     return list(outputs)
 
 
@@ -115,7 +120,7 @@ class Teacher:
         return built
 
     def _guard(self) -> None:
-        if any(module.training for module in self.network.modules()):
+        if any(getattr(module, "training", False) for module in self.network.modules()):
             self.network.eval()
 
     @torch.no_grad()

@@ -57,8 +57,11 @@ def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice"
         second = values_by_class(runs[run], metric)
         _check_same_cases(baseline, first, run, second)
         for class_name, values in first.items():
-            if values:
-                test = paired_test(list(values.values()), [second[class_name][case] for case in values])
+            pairs = [(value, second[class_name][case]) for case, value in values.items()]
+            if not all(math.isfinite(value) for pair in pairs for value in pair):  # a distance to nothing
+                rows.append([run, class_name, len(pairs), *[math.nan] * 4])
+            elif pairs:
+                test = paired_test(*zip(*pairs, strict=True))
                 tested = [test.low, test.high, test.p_value] if test.n >= FEWEST else [math.nan] * 3
                 rows.append([run, class_name, test.n, test.difference, *tested])
     signed = dict.fromkeys(["difference", "95% low", "95% high"], "+.3f")

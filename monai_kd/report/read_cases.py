@@ -27,7 +27,7 @@ class CaseMetrics:
     The metrics of one class in one case.
 
     Args:
-        case: name of the case.
+        case: name of the case, after that of its group if it has one.
         class_name: name of the class, after that of the case's group if it has one: "Kvasir polyp".
         metrics: values under the names of the metrics, NaN where one is not defined, as for a class without label.
         label_voxels: voxels of the class in the label.
@@ -85,9 +85,9 @@ def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
     try:
         metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in (*COLUMNS, "group")}
         class_name = " ".join(filter(None, [row.get("group"), row["class"]]))
-        return CaseMetrics(
-            row["case"], class_name, metrics, int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
-        )
+        case = "/".join(filter(None, [row.get("group"), row["case"]]))  # test sets number their frames alike
+        voxels = int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
+        return CaseMetrics(case, class_name, metrics, *voxels)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"`path` must hold a number for each metric, but got {row} in line {line} of {path}."

@@ -92,4 +92,5 @@ def _predicted_in_empty(cases: Sequence[CaseMetrics], class_name: str) -> list[i
 def _spread(values: list[float]) -> Spread:
     if not values:
         return Spread(math.nan, math.nan)
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else math.nan)
+    spread = len(values) > 1 and all(map(math.isfinite, values))  # a distance may be infinite
+    return Spread(fmean(values), stdev(values) if spread else math.nan)

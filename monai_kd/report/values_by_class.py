@@ -49,7 +49,7 @@ def values_by_class(cases: Sequence[CaseMetrics], metric: str) -> dict[str, dict
     values: dict[str, dict[str, float]] = {case.class_name: {} for case in cases}
     for case in cases:
         value = case.metrics.get(metric, math.nan)
-        if math.isfinite(value):
+        if not math.isnan(value):
             values[case.class_name][case.case] = value
     if len(values) > 1:
         names = dict.fromkeys(case.case for case in cases)

@@ -115,3 +115,9 @@ def test_other_ranks_write_nothing(tmp_path, network, monkeypatch):
     monkeypatch.setattr(sys.modules["monai_kd.bundle.best_checkpoint_saver"], "get_rank", lambda: 1)
     validate(validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}), network), 0.5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_undefined_score_gives_way(tmp_path, network):
+    engine = validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}), network)
+    validate(engine, float("nan"), 0.5, float("nan"), 0.4)
+    assert weight(tmp_path / "model.pt") == 0.5

@@ -93,3 +93,28 @@ class TestNothingStays:
         assert (hooks_of(student), hooks_of(network)) == (0, 0)
         assert student.relu.inplace
         assert network.relu.inplace
+
+
+class TestWeightOfTheSupervisedLoss:
+    """With a second handler on the trainer, in either order."""
+
+    @staticmethod
+    def logged(*weights: float) -> list[dict[str, Any]]:
+        one, two = (
+            handler_of(DistillationTerm(soften, 0.5, name=name), supervised_weight=weight)
+            for name, weight in zip(("one", "two"), weights)
+        )
+        outputs: list[dict[str, Any]] = []
+        keep = On(IterationEvents.LOSS_COMPLETED, lambda engine: outputs.append(dict(engine.state.output)))
+        make_trainer(student_net(), [one, two, keep]).run()
+        return outputs
+
+    @pytest.mark.parametrize("weights", [(0.5, 1.0), (1.0, 0.5)])
+    def test_scales_the_labels_alone(self, weights):
+        for output in self.logged(*weights):
+            terms = output["loss_one_weighted"] + output["loss_two_weighted"]
+            assert float(output["loss"].detach()) == pytest.approx(float(0.5 * output["loss_supervised"] + terms), rel=1e-6)
+
+    def test_of_two_handlers_is_refused(self):
+        with pytest.raises(ValueError, match="`supervised_weight` must be 1 in all but one handler of a trainer"):
+            self.logged(0.5, 0.5)

@@ -229,3 +229,10 @@ def test_terms_that_share_a_loss_keep_their_temperatures():
     one, other = DistillationTerm(shared, temperature=1.0), DistillationTerm(shared)
     one.set_temperature(0.0)
     assert (one.loss.temperature, other.loss.temperature) == (1.0, 4.0)
+
+
+def test_loss_with_trainable_weights_is_refused():
+    loss = torch.nn.Bilinear(2, 2, 1)
+    with pytest.raises(ValueError, match=r"`loss` must have no trainable weights, but got Bilinear with \['weight'"):
+        DistillationTerm(loss)
+    DistillationTerm(loss.requires_grad_(False))

@@ -210,3 +210,13 @@ def test_label_of_another_class_count_is_refused():
         RegionAffinityLoss(num_classes=3)(student, teacher, torch.zeros(2, 2, 8, 8))
     with pytest.raises(ValueError, match="`label` must hold whole class indices from 0 to 2, but got 3"):
         RegionAffinityLoss(num_classes=3)(student, teacher, torch.full((2, 1, 8, 8), 3))
+
+
+def test_double_is_computed_in_double():
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2)]
+    label = torch.randint(0, 2, (2, 1, 8, 8), generator=generator)
+    value = RegionAffinityLoss(num_classes=2)(*maps, label)
+    single = RegionAffinityLoss(num_classes=2)(*(x.float() for x in maps), label)
+    assert value.dtype == torch.float64
+    torch.testing.assert_close(value.float(), single)

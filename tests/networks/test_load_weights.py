@@ -183,3 +183,10 @@ class TestRefusals:
                 load_weights(make_network(), path)  # of some damage nobody can know, as in a weight
             except ValueError as error:
                 assert "`checkpoint`" in str(error)  # noqa: PT017
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    network = torch.nn.Linear(2, 1)
+    torch.save({key: value.to(torch.int8) for key, value in network.state_dict().items()}, tmp_path / "int8.pt")
+    with pytest.raises(ValueError, match=r"weight of torch\.int8 for torch\.float32"):
+        load_weights(network, tmp_path / "int8.pt")

@@ -374,3 +374,17 @@ class TestRefuses:
             ValueError, match=f"must return one logits tensor .* but got {type(prediction).__name__}; wrap"
         ):
             as_outputs(prediction, torch.zeros(1, 1, 4, 4))
+
+
+def test_outputs_with_the_finest_last_are_refused():
+    maps = [torch.zeros(1, 2, size, size) for size in (4, 8, 16)]
+    with pytest.raises(ValueError, match="must return the one of full resolution first"):
+        as_outputs(maps, torch.zeros(1, 1, 16, 16))
+    assert as_outputs(maps[::-1], torch.zeros(1, 1, 16, 16))[0] is maps[2]
+
+
+def test_frozen_torchscript_can_teach(tmp_path):
+    network = torch.nn.Conv2d(1, 2, 3, padding=1).eval()
+    image = torch.rand(2, 1, 8, 8)
+    torch.jit.save(torch.jit.freeze(torch.jit.trace(network, image)), tmp_path / "frozen.ts")
+    torch.testing.assert_close(Teacher(str(tmp_path / "frozen.ts"))(image).logits, network(image).detach())

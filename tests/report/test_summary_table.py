@@ -60,3 +60,9 @@ def test_order_of_cases_does_not_matter():
 def test_no_run_is_refused():
     with pytest.raises(ValueError, match="`runs` must hold at least one run"):
         summary_table({})
+
+
+def test_one_infinite_distance_makes_the_mean_infinite():
+    """A network that misses a lesion must not look better for it."""
+    cases = [CaseMetrics(str(i), "tumor", {"hd": value}, 9, 9) for i, value in enumerate((0.5, 0.5, math.inf))]
+    assert summary_table({"student": cases}, ["hd"]).formatted() == [["student", "tumor", "3", "0", "0", "inf"]]
