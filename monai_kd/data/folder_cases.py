@@ -38,14 +38,15 @@ def folder_cases(
         folder: the folder that holds them.
         split: only the cases that ``cases.json`` puts there; default: all.
         with_labels: whether cases have labels; without, only images are listed, for inference.
-        exclude: stems of cases to leave out.
+        exclude: stems of cases to leave out; each must be there.
 
     Returns:
         [{"image", "label", "case"}...] sorted by stem.
 
     Raises:
         FileNotFoundError: when a folder is missing or holds no case.
-        ValueError: when images and labels do not pair up, a stem occurs twice, or the split is unknown.
+        ValueError: when images and labels do not pair up, a stem occurs twice, or the split or a case of `exclude` is
+            unknown.
 
     Example::
 
@@ -57,6 +58,9 @@ def folder_cases(
     """
     root = Path(folder).expanduser()
     images = _stems(root / "images")
+    unknown = sorted(set(exclude) - set(images))
+    if unknown:
+        raise ValueError(f"`exclude` must name cases in {root / 'images'}, but got {', '.join(unknown)}.")
     wanted = [stem for stem in images if stem not in exclude]
     if split is not None:
         members = _members(root / "cases.json", split)
@@ -80,7 +84,8 @@ def folder_cases(
 
 def _stems(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"`folder` must hold {folder.name}/, but got {folder.parent} without it.")
+        there = "without it" if folder.parent.is_dir() else "which does not exist"
+        raise FileNotFoundError(f"`folder` must hold {folder.name}/, but got {folder.parent}, {there}.")
     stems: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)

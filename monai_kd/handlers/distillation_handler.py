@@ -187,7 +187,7 @@ class DistillationHandler:
             anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, features)
             ratios = self.monitor.ratios(self.terms, weighted, reference, anchors)
             output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
-        self.monitor.see(student.logits.detach(), label)
+        self.monitor.see(student.logits.detach(), label, teacher.logits)
         if output["loss"] is own:
             output["loss"] = supervised
         elif self.supervised_weight != 1:

@@ -73,11 +73,12 @@ class DistillationMonitor:
         self.drown_ratio: float = drown_ratio
         self._warned: set[str] = set()
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._taught: torch.Tensor | bool | None = None
 
     def start(self) -> None:
         """Forget what an earlier run has seen."""
         self._warned.clear()
-        self._seen = None
+        self._seen, self._taught = None, None
 
     def due(self, iteration: int) -> bool:
         """Whether the gradients are measured in this iteration, the first being 1."""
@@ -129,13 +130,16 @@ class DistillationMonitor:
             warnings.warn(message, stacklevel=2)
 
     @torch.no_grad()
-    def see(self, logits: torch.Tensor, label: torch.Tensor | None) -> None:
-        """Note which classes a batch's prediction and label hold; nothing is copied from the device yet."""
+    def see(self, logits: torch.Tensor, label: torch.Tensor | None, taught: torch.Tensor | None = None) -> None:
+        """
+        Note which classes a batch's prediction, label and (in the first epoch) the teacher's logits hold; nothing is
+        copied from the device yet.
+        """
         logits, label = plain(logits), None if label is None else plain(label)
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        highest = logits >= logits.amax(dim=1, keepdim=True)  # as argmax, which is slow over channels
-        predicted = highest.flatten(2).any(dim=2).any(dim=0)
+        predicted = _classes(logits)
+        if taught is not None and self._taught is not False:
+            classes = _classes(plain(taught))
+            self._taught = classes if self._taught is None else self._taught | classes
         label = logits.new_zeros(1, 1) if label is None else label
         low, high = (label.argmax(dim=1) if label.shape[1] > 1 else label).aminmax()
         if self._seen is not None:
@@ -154,7 +158,14 @@ class DistillationMonitor:
         if self._seen is None:
             return
         predicted, (low, high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1:]
-        self._seen = None
+        taught = self._taught.nonzero().flatten().tolist() if isinstance(self._taught, torch.Tensor) else []
+        self._seen, self._taught = None, False  # the teacher will not change
+        if len(taught) == 1 and low != high:
+            warnings.warn(
+                f"the teacher predicted class {taught[0]} alone in all of epoch {epoch}, while the labels hold others: "
+                "evaluate it before you distil from it.",
+                stacklevel=2,
+            )
         if len(predicted) == 1 and low != high and terms:
             remedy = _remedy(terms, collapsed=True)
             warnings.warn(
@@ -162,3 +173,11 @@ class DistillationMonitor:
                 f"others. If it stays so, the terms ({', '.join(terms)}) drown the supervised loss: {remedy}.",
                 stacklevel=2,
             )
+
+
+def _classes(logits: torch.Tensor) -> torch.Tensor:
+    """Which classes are the most probable anywhere, one flag each; of one channel background and foreground."""
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    highest = logits >= logits.amax(dim=1, keepdim=True)  # as argmax, which is slow over channels
+    return highest.flatten(2).any(dim=2).any(dim=0)

@@ -40,4 +40,4 @@ def loss_terms(output: Any) -> dict[str, float]:
     if isinstance(output, (list, tuple)):
         output = output[0]
     parts = {key: value for key, value in output.items() if key.startswith(PREFIXES)}
-    return {key: value.item() if isinstance(value, torch.Tensor) else float(value) for key, value in parts.items()}
+    return {str(key): value.item() if isinstance(value, torch.Tensor) else float(value) for key, value in parts.items()}

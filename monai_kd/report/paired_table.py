@@ -61,7 +61,7 @@ def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice"
             if not all(math.isfinite(value) for pair in pairs for value in pair):  # a distance to nothing
                 rows.append([run, class_name, len(pairs), *[math.nan] * 4])
             elif pairs:
-                test = paired_test(*zip(*pairs, strict=True))
+                test = paired_test([one for one, _ in pairs], [two for _, two in pairs])
                 tested = [test.low, test.high, test.p_value] if test.n >= FEWEST else [math.nan] * 3
                 rows.append([run, class_name, test.n, test.difference, *tested])
     signed = dict.fromkeys(["difference", "95% low", "95% high"], "+.3f")

@@ -113,7 +113,9 @@ class TestWeightOfTheSupervisedLoss:
     def test_scales_the_labels_alone(self, weights):
         for output in self.logged(*weights):
             terms = output["loss_one_weighted"] + output["loss_two_weighted"]
-            assert float(output["loss"].detach()) == pytest.approx(float(0.5 * output["loss_supervised"] + terms), rel=1e-6)
+            assert float(output["loss"].detach()) == pytest.approx(
+                float(0.5 * output["loss_supervised"] + terms), rel=1e-6
+            )
 
     def test_of_two_handlers_is_refused(self):
         with pytest.raises(ValueError, match="`supervised_weight` must be 1 in all but one handler of a trainer"):

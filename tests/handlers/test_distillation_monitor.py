@@ -268,3 +268,28 @@ class TestArguments:
     def test_drown_ratio(self, ratio):
         with pytest.raises(ValueError, match=f"`drown_ratio` must be positive, but got {ratio!r}"):
             DistillationMonitor(drown_ratio=ratio)
+
+
+class TestTeacherOfOneClass:
+    LABEL = torch.tensor([0, 1]).reshape(1, 1, 1, 2)
+    BOTH = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).reshape(1, 2, 1, 2)
+    ONE = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).reshape(1, 2, 1, 2)
+
+    def test_is_warned_of_once(self, recwarn):
+        monitor = DistillationMonitor()
+        for epoch in (1, 2):
+            monitor.see(self.BOTH, self.LABEL, self.ONE)
+            monitor.end_epoch(epoch, {})
+        said = [str(each.message) for each in recwarn]
+        assert len(said) == 1
+        assert said[0].startswith("the teacher predicted class 0 alone in all of epoch 1, while the labels hold others")
+
+    def test_is_none_that_predicts_another_class_anywhere(self, recwarn):
+        monitor = DistillationMonitor()
+        for taught in (self.ONE, self.BOTH):
+            monitor.see(self.BOTH, self.LABEL, taught)
+        monitor.end_epoch(1, {})
+        monitor.start()
+        monitor.see(self.BOTH, torch.zeros_like(self.LABEL), self.ONE)  # there is one class alone
+        monitor.end_epoch(1, {})
+        assert len(recwarn) == 0
