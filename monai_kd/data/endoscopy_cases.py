@@ -76,12 +76,12 @@ def endoscopy_cases(
     Args:
         folder: what was unpacked.
         names: only these frames: a text file with one stem a line, or a list; a suffix is allowed.
-        sequences: a CSV file with the columns "frame" (stem) and "sequence" (or "frame_id", "sequence_id", as in
-            Kaggle's metadata.csv), or "clinicdb" for the table of CVC-ClinicDB's README. A frame that it does not name
-            is a sequence of its own.
+        sequences: a CSV file with the columns "frame" (stem; a suffix is allowed) and "sequence" (or "frame_id",
+            "sequence_id", as in Kaggle's metadata.csv), or "clinicdb" for the table of CVC-ClinicDB's README. A frame
+            that it does not name is a sequence of its own.
         datasets: only the data sets of these names, their folders' names; default: all. Some copies of TestDataset
             hold the five test sets once more in test/.
-        exclude: cases to leave out, as "CVC-ClinicDB_14".
+        exclude: cases to leave out, as "CVC-ClinicDB_14"; each must be there, in any data set below `folder`.
         check: whether to decode all files, some ms each; without, a broken file shows up when it is read.
 
     Returns:
@@ -90,7 +90,8 @@ def endoscopy_cases(
 
     Raises:
         FileNotFoundError: when there is no data set or no frame, or no such file of names or sequences.
-        ValueError: with all frames that cannot be used, names that are not there, or a file that is no such table.
+        ValueError: with all frames that cannot be used, names or excluded cases that are not there, or a file that is
+            no such table, has blank cells, or names none of the frames.
 
     Example::
 
@@ -101,11 +102,17 @@ def endoscopy_cases(
         ['Kvasir_1', 'TrainDataset_1', 'TrainDataset_2', 'TrainDataset_3', 'TrainDataset_4', 'TrainDataset_5']
     """
     root = Path(folder).expanduser()
-    found = [entry for entry in _folders(root) if datasets is None or entry.dataset in datasets]
+    folders = list(_folders(root))
+    found = [entry for entry in folders if datasets is None or entry.dataset in datasets]
     lacking = sorted(set(datasets or ()) - {entry.dataset for entry in found})
     if lacking or not found:
         what = f"the data sets {', '.join(lacking)}" if lacking else "images/ and masks/, at any depth"
         raise FileNotFoundError(f"`folder` must hold {what}, but got {root} without.")
+    unknown = sorted(set(exclude) - {case for entry in folders for case in _known(entry)})
+    if unknown:
+        raise ValueError(
+            f"`exclude` must name cases as {found[0].dataset}_STEM, but got {', '.join(unknown)}, not in {root}."
+        )
     wanted = None if names is None else _names(names)
     cases, problems = _pairs(found, wanted, exclude)
     if check:
@@ -148,6 +155,18 @@ def _stems(folder: Path) -> dict[str, list[Path]]:
     return stems
 
 
+def _mask_stem(stem: str, masks: dict[str, list[Path]]) -> str | None:
+    """The stem of an image's mask."""
+    options = (stem, f"{stem}_mask", f"{stem}_segmentation", f"{stem.rstrip('_')}_mask", f"p{stem}")
+    return next((option for option in options if option in masks), None)
+
+
+def _known(folder: _Folder) -> set[str]:
+    """The cases of a data set, also those of masks without an image."""
+    paired = {_mask_stem(stem, folder.masks) for stem in folder.images}
+    return {f"{folder.dataset}_{stem}" for stem in {*folder.images, *(set(folder.masks) - paired)}}
+
+
 def _pairs(
     found: Sequence[_Folder], wanted: set[str] | None, exclude: Sequence[str]
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -157,8 +176,7 @@ def _pairs(
     for dataset, images, masks in found:
         unused = dict(masks)
         for stem in sorted(images, key=natural_order):
-            options = (stem, f"{stem}_mask", f"{stem}_segmentation", f"{stem.rstrip('_')}_mask", f"p{stem}")
-            mask = next((option for option in options if option in masks), None)
+            mask = _mask_stem(stem, masks)
             paths = images[stem] + unused.pop(mask or "", [])
             case = f"{dataset}_{stem}"
             if case in exclude or (wanted is not None and stem not in wanted):
@@ -199,10 +217,15 @@ def _names(names: PathLike | Sequence[str]) -> set[str]:
         if not file.is_file():
             raise FileNotFoundError(f"`names` must be a list or a text file, but got {file}, which is not there.")
         names = file.read_text(encoding="utf-8-sig").splitlines()
-    paths = [Path(name.strip()) for name in names if name.strip()]
-    if not paths:
+    stems = {_stem(name) for name in names if name.strip()}
+    if not stems:
         raise ValueError("`names` must hold at least one name, but got none.")
-    return {path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name for path in paths}
+    return stems
+
+
+def _stem(name: str) -> str:
+    path = Path(name.strip())
+    return path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
 
 
 def _with_sequence(cases: list[dict[str, str]], sequences: PathLike) -> list[dict[str, str]]:
@@ -224,9 +247,18 @@ def _sequences(sequences: PathLike) -> dict[str, str]:
         columns = [next((c for c in (name, f"{name}_id") if c in (reader.fieldnames or ())), "") for name in FIELDS]
         if not all(columns):
             raise ValueError(f"`sequences` must have the columns {FIELDS}, but got {reader.fieldnames} in {file}.")
-        return {row[columns[0]].strip(): row[columns[1]].strip() for row in reader}
+        table: dict[str, str] = {}
+        for row in reader:
+            frame, sequence = ((row[column] or "").strip() for column in columns)
+            if not (frame and sequence):
+                raise ValueError(
+                    f"`sequences` must have a frame and a sequence in each row, but got {frame!r} and {sequence!r} in "
+                    f"line {reader.line_num} of {file}."
+                )
+            table[_stem(frame)] = sequence
+        return table
 
 
 def natural_order(stem: str) -> list[int | str]:
     """By this key 2 comes before 10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", stem)]

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from monai.config import PathLike
 from monai.data.meta_tensor import MetaTensor
 from monai.utils import ImageMetaKey, OptionalImportError
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES, natural_order
 from monai_kd.transforms.load_rgb import rgb_pixels
@@ -45,7 +46,8 @@ class Frames:
     one worker or none for a video.
 
     Args:
-        path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over.
+        path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over. Links
+            are followed; a folder that is reached twice counts at its first path.
         step: every how manieth frame of a video, at least 1.
 
     Yields:
@@ -56,7 +58,9 @@ class Frames:
         FileNotFoundError: when there is no such path, or nothing to read below it.
         ValueError: when `step` is out of range, the file is of another kind, or two files would have one name.
         OptionalImportError: when there are videos, but no PyAV.
-        RuntimeError: while going through it, when a video cannot be decoded.
+        RuntimeError: while going through it, when a video or a file of several pages cannot be decoded, or ends before
+            its header says: by more than two frames where the header counts them (MP4, MOV, AVI), otherwise by more
+            than 1 s and 5 % of its duration (MKV, WebM).
 
     Example::
 
@@ -110,30 +114,76 @@ class Frames:
             yield 0, None  # the loader says what is wrong with it
             return
         with image:
-            if getattr(image, "n_frames", 1) == 1 or image.format == "MPO":
+            pages = _decoded(image, file, 0) if image.format != "MPO" else 1
+            if pages == 1:
                 yield 0, None
                 return
-            for number, page in enumerate(ImageSequence.Iterator(image)):
+            for number in range(pages):
+                _decoded(image, file, number)
                 if number % self.step == 0:
-                    yield number, (255 * rgb_pixels(page, str(file))).round().astype(np.uint8)
+                    yield number, (255 * rgb_pixels(image, str(file))).round().astype(np.uint8)
 
     def _video(self, file: Path) -> Iterator[tuple[int, np.ndarray]]:
         import av
 
-        number = -1
+        number, end = -1, 0.0
+        cut: str | None = None
         try:
             with av.open(str(file)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 for number, frame in enumerate(container.decode(stream)):
+                    if frame.time is not None:
+                        end = max(end, frame.time + float((frame.duration or 0) * (frame.time_base or 0)))
                     if number % self.step == 0:
                         pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                         yield number, np.ascontiguousarray(pixels)
+                cut = _cut_off(container, stream, number + 1, end)
         except (av.FFmpegError, IndexError) as error:  # no stream of pictures is an IndexError
             after = f"after frame {number}" if number >= 0 else "at all"
             raise RuntimeError(f"{file} cannot be decoded {after}, {type(error).__name__}: {error}") from error
         if number < 0:
             raise RuntimeError(f"{file} cannot be decoded, it holds no frame.")
+        if cut:
+            raise RuntimeError(f"{file} is truncated, it holds {cut}; copy it once more.")
+
+
+def _decoded(image: Image.Image, file: Path, number: int) -> int:
+    """Decodes a page, unless it is the only one; returns the number of pages."""
+    try:
+        pages = int(getattr(image, "n_frames", 1))
+        if pages > 1:
+            image.seek(number)
+            image.load()
+    except Exception as error:  # Pillow raises errors of many kinds for truncated files
+        raise RuntimeError(f"{file} cannot be decoded at page {number}, {type(error).__name__}: {error}") from error
+    return pages
+
+
+def _cut_off(container: Any, stream: Any, count: int, end: float) -> str | None:
+    """
+    What a video holds if it ends early: decoders take the end of the file for that of the video. The number of frames
+    alone is no proof, since edit lists of MP4 hide frames and AVI counts repeated ones, which are empty.
+    """
+    if 0 < stream.frames <= count:
+        return None
+    if container.format.name == "avi":  # its durations are those of the file as it is
+        whole = float(stream.frames * stream.time_base)
+    elif stream.duration:
+        whole = float(stream.duration * stream.time_base)
+    else:
+        whole = _tagged_duration(stream) or (container.duration or 0) / 1e6
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    end = max(end, count / rate)
+    if whole - end <= (2.5 / rate if stream.frames else 1 + 0.05 * whole):
+        return None
+    return f"{f'{count} of {stream.frames} frames' if stream.frames else f'{count} frames'}, {end:.2f} of {whole:.2f} s"
+
+
+def _tagged_duration(stream: Any) -> float | None:
+    """Seconds of the pictures alone as MKV has them, "00:01:02.5": sound may be longer."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return None if found is None else 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
 
 
 def _is_video(file: Path) -> bool:
@@ -145,7 +195,12 @@ def _is_readable(file: Path) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
+    seen: set[str] = set()  # links may lead in circles
     for folder, inner, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            inner[:] = []
+            continue
+        seen.add(os.path.realpath(folder))
         inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_order)
         files = [Path(folder, name) for name in sorted(names, key=natural_order) if not name.startswith(".")]
         yield from (file for file in files if _is_readable(file))

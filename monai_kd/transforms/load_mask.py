@@ -34,7 +34,9 @@ class LoadMask(Transform):
     Reads the mask of a photograph as 0 and 1. What is a mask is decided by the file as a whole:
 
     - with a value above half of the range (127 of 8 bits), what is above it is 1: masks of 0 and 255, also with the
-      noise of JPEG (Kvasir-SEG), and colours, of which the brightest channel counts;
+      noise of JPEG (Kvasir-SEG), and colours, of which the brightest channel counts; in a format without loss, a third
+      value in the middle of the range on more than 1 % of the pixels is a class of its own (REFUGE: 0, 128 and 255)
+      and is refused, unlike smooth edges;
     - with no value above 1, in a format without loss, 1 is 1: masks of 0 and 1, and empty ones;
     - anything else is refused, since no threshold is sure: 0, 1 and 2 may be three classes, and stretching the range
       would make lesions of the noise in an empty mask. So are photographs and transparent pictures.
@@ -125,6 +127,8 @@ def mask_pixels(image: Image.Image, name: str) -> np.ndarray:
         between = values[(values > 0.15 * full) & (values < 0.85 * full)]
         if between.size > 0.1 * values.size and len(np.unique(between)) > 32:  # edges in JPEG are below 0.01 of it
             raise ValueError(f"`filename` must be a mask in black and white, but got a photograph in {name}.")
+        if not lossy:
+            _check_levels(values, full, name)
         return values > full // 2
     if top == 1 and not lossy:
         return values == 1
@@ -134,6 +138,17 @@ def mask_pixels(image: Image.Image, name: str) -> np.ndarray:
         f"`filename` must be a mask of 0 and {full}, or of 0 and 1 in a format without loss, but got values from "
         f"{low} to {top} in {name} ({image.format}); save it as PNG with 255 in the lesion."
     )
+
+
+def _check_levels(values: np.ndarray, full: int, name: str) -> None:
+    """Refuses three classes and more; near the ends of the range there may be noise of JPEG that was saved as PNG."""
+    found, counts = np.unique(values, return_counts=True)
+    levels = found[counts > 0.01 * values.size]
+    if len(levels) > 2 and ((levels > 0.15 * full) & (levels < 0.85 * full)).any():
+        raise ValueError(
+            f"`filename` must be a mask of two values, but got {', '.join(map(str, levels))} on more than 1 % of the "
+            f"pixels each in {name}; save one mask for each class."
+        )
 
 
 def _values(image: Image.Image, name: str) -> np.ndarray:

@@ -237,3 +237,34 @@ def test_sequence_split_of_real_data(shared_data):
 @pytest.mark.parametrize("dataset", ["kvasir-seg", "cvc-clinicdb", "skin-isic2017", "fundus-drions"])
 def test_all_files_of_real_data_can_be_used(shared_data, dataset):
     assert len(endoscopy_cases(shared_data / dataset)) > 100
+
+
+def test_suffixes_of_frames_in_sequences(tmp_path):
+    for stem in ("1", "2", "v1.5"):
+        pair(tmp_path / "set", stem)
+    table = tmp_path / "videos.csv"
+    table.write_text("frame,sequence\n1.png,a\nimages/2.JPG,b\n v1.5 ,c\n")
+    assert [case["sequence"] for case in endoscopy_cases(tmp_path, sequences=table)] == ["a", "b", "c"]
+    table.write_text("frame,sequence\n7.png,a\n")
+    with pytest.raises(ValueError, match="`sequences` must name the frames, but got .*videos.csv without 1, 2, v1.5"):
+        endoscopy_cases(tmp_path, sequences=table)
+
+
+@pytest.mark.parametrize(("row", "got"), [("2,", "'2' and ''"), ("2", "'2' and ''"), (" ,b", "'' and 'b'")])
+def test_blank_cells_in_sequences(tmp_path, row, got):
+    for stem in ("1", "2"):
+        pair(tmp_path / "set", stem)
+    (tmp_path / "videos.csv").write_text(f"frame,sequence\n1,a\n{row}\n")
+    with pytest.raises(ValueError, match=f"a frame and a sequence in each row, but got {got} in line 3 of .*videos"):
+        endoscopy_cases(tmp_path, sequences=tmp_path / "videos.csv")
+
+
+def test_unknown_cases_to_exclude(tmp_path):
+    pair(tmp_path / "one", "1")
+    pair(tmp_path / "one", "2")
+    picture(tmp_path / "two" / "images" / "7.png")
+    mask(tmp_path / "two" / "masks" / "p7.png")
+    with pytest.raises(ValueError, match="`exclude` must name cases as one_STEM, but got 1, one_3, two_p7, not in"):
+        endoscopy_cases(tmp_path, exclude=["one_1", "1", "one_3", "two_p7"])
+    cases = endoscopy_cases(tmp_path, datasets=["one"], exclude=["one_1", "two_7"])  # the latter is not asked for
+    assert [case["case"] for case in cases] == ["one_2"]

@@ -81,3 +81,9 @@ def test_guards(tmp_path):
     fill(tmp_path / "images", ["a.nii.gz"])
     with pytest.raises(ValueError, match="a stem must occur once, but got .*a.nii and .*a.nii.gz"):
         folder_cases(tmp_path)
+
+
+def test_unknown_case_to_exclude(tmp_path):
+    fill(tmp_path / "images", ["a.nii", "b.nii"])
+    with pytest.raises(ValueError, match="`exclude` must name cases in .*images, but got A, c.nii"):
+        folder_cases(tmp_path, with_labels=False, exclude=["a", "c.nii", "A"])

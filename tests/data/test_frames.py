@@ -42,13 +42,13 @@ def numbers(items):
     return [round((float(LoadRGBd("image")(item)["image"][:, 4:-4, -6:].mean()) * 255 - 40) / 20) for item in items]
 
 
-def video(path, count=8, codec="mpeg4"):
+def video(path, count=8, codec="mpeg4", options=None):
     av = pytest.importorskip("av", reason="needs PyAV, the extra `video`")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 32, 20, "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for number in range(count):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(frame(number), format="rgb24")):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(frame(number % 8), format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -115,6 +115,7 @@ def test_video_is_decoded_as_it_is_gone_through(tmp_path, monkeypatch):
         def __init__(self, name):
             self.container = open_video(name)
             self.streams = self.container.streams
+            self.format = self.container.format
 
         def __enter__(self):
             return self
@@ -195,3 +196,88 @@ def test_guards(tmp_path):
     picture(tmp_path / "1.jpg")
     with pytest.raises(ValueError, match="files must have different names, but got `1` for .*1.jpg and .*1.png"):
         Frames(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "message"),
+    [
+        (".mp4", "mpeg4", r"a.mp4 is truncated, it holds \d+ of 100 frames, \d\.\d\d of 4\.00 s"),
+        (".avi", "mpeg4", r"a.avi is truncated, it holds \d+ of 100 frames, \d\.\d\d of 4\.00 s"),
+        (".mkv", "mpeg4", r"a.mkv is truncated, it holds \d+ frames, \d\.\d\d of 4\.00 s"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 3])
+def test_truncated_videos_are_named(tmp_path, suffix, codec, message, step):
+    path = video(tmp_path / f"a{suffix}", 100, codec, {"movflags": "faststart"} if suffix == ".mp4" else None)
+    assert [item["frame"] for item in Frames(path, step)] == list(range(0, 100, step))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    found = []
+    with pytest.raises(RuntimeError, match=message):
+        found.extend(item["frame"] for item in Frames(path, step))
+    first = list(itertools.islice(Frames(path, step), 3))  # whoever stops before does not mind
+    assert [item["frame"] for item in first] == [0, step, 2 * step]
+
+
+def test_edit_list_that_hides_frames_is_no_truncation(tmp_path):
+    source = video(tmp_path / "a.mp4", 40)
+    import av
+
+    with (
+        av.open(str(source)) as before,
+        av.open(str(tmp_path / "b.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as after,
+    ):
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - 10 * packet.duration, packet.dts - 10 * packet.duration
+                packet.stream = stream
+                after.mux(packet)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].frames == 40
+    assert len(list(Frames(tmp_path / "b.mp4"))) == 30
+
+
+def test_sound_longer_than_the_pictures_is_no_truncation(tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV, the extra `video`")
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        pictures, sound = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=8000)
+        pictures.width, pictures.height, pictures.pix_fmt = 32, 20, "yuv420p"
+        for number in range(8):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame(number), format="rgb24")))
+        container.mux(pictures.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * 5), np.int16), format="s16", layout="mono")
+        silence.rate = 8000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    with av.open(str(path)) as container:
+        assert container.duration > 4e6
+    assert len(list(Frames(path))) == 8
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif"])
+@pytest.mark.parametrize("part", [0.5, 0.98])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_truncated_pages_are_named(tmp_path, suffix, part):
+    noise = np.random.RandomState(0).randint(0, 256, (5, 40, 40, 3)).astype(np.uint8)
+    pages = [Image.fromarray(page) for page in noise]
+    path = tmp_path / f"a{suffix}"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert len(list(Frames(path))) == 5
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(RuntimeError, match=rf"a\{suffix} cannot be decoded at page \d, "):
+        list(Frames(path))
+
+
+def test_links_in_circles_are_followed_once(tmp_path):
+    picture(tmp_path / "b" / "1.png")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b" / "self").symlink_to(tmp_path / "b", target_is_directory=True)
+    assert [item["case"] for item in Frames(tmp_path)] == ["b_1"]
+
+
+def test_superscripts_are_no_numbers(tmp_path):
+    for name in ("m²", "m10", "m9", "²"):
+        picture(tmp_path / f"{name}.png")
+    assert [item["case"] for item in Frames(tmp_path)] == ["m9", "m10", "m²", "²"]

@@ -132,3 +132,30 @@ def test_masks_of_real_data(shared_data):
         files = sorted((shared_data / name / "masks").iterdir())[::50]
         share = np.mean([loaded(file).mean() for file in files])
         assert 0.5 * expected < share < 2 * expected
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_three_classes_are_refused(tmp_path, suffix):
+    cup_and_disc = np.where(disc(), 128, 255).astype(np.uint8)  # as REFUGE has it: 0 cup, 128 disc, 255 background
+    cup_and_disc[15:25, 25:35] = 0
+    with pytest.raises(ValueError, match=rf"of two values, but got 0, 128, 255 on more than 1 % .* in .*a\{suffix}"):
+        LoadMask()(save(tmp_path / f"a{suffix}", cup_and_disc))
+    colours = np.repeat(cup_and_disc[..., None], 3, axis=2)
+    with pytest.raises(ValueError, match="but got 0, 128, 255 on"):
+        LoadMask()(save(tmp_path / f"rgb{suffix}", colours))
+    with pytest.raises(ValueError, match="but got 0, 32896, 65535 on"):
+        LoadMask()(save(tmp_path / f"16{suffix}", cup_and_disc.astype(np.uint16) * 257))
+
+
+def test_smooth_edges_are_no_third_class(tmp_path):
+    large = Image.fromarray((np.kron(disc(), np.ones((8, 8))) * 255).astype(np.uint8))
+    values = np.asarray(large.resize((256, 192), Image.Resampling.BILINEAR))
+    assert len(np.unique(values)) > 3
+    np.testing.assert_array_equal(loaded(save(tmp_path / "a.png", values)), values > 127)
+    values = (disc() * 255).astype(np.uint8)
+    values[0, :30] = 128  # of 3072 pixels less than 1 %
+    np.testing.assert_array_equal(loaded(save(tmp_path / "b.png", values)), values > 127)
+    values[0, :31] = 128
+    with pytest.raises(ValueError, match="but got 0, 128, 255 on"):
+        LoadMask()(save(tmp_path / "c.png", values))
+    assert loaded(save(tmp_path / "c.jpg", values)).any()  # lossy: its threshold stays
