@@ -97,10 +97,10 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 10, num
         figures = _pictures(bundle, k_fold(lits_cases(data), fold=0)["test"][:3])
         step("measuring the networks")
         tables = _tables(bundle)
-    minutes = (time.monotonic() - start) / 60
+    minutes, threads = (time.monotonic() - start) / 60, torch.get_num_threads()
     notes = [
-        f"Generated CT, {num_cases} cases, seed {seed}, {epochs} epochs each, {minutes:.1f} minutes on "
-        f"{torch.get_num_threads()} CPU threads. A demonstration that everything runs, no result about CT."
+        f"Generated CT, {num_cases} cases, seed {seed}, {epochs} epochs each, {minutes:.1f} minutes on {threads} CPU "
+        f"thread{'s' if threads > 1 else ''}. A demonstration that everything runs, no result about CT."
     ]
     page = write_report(folder / "report.html", "EMKD on generated CT", tables, figures, notes)
     return "\n\n".join([*(table.to_text() for table in tables), *notes, f"report: {page}"])
@@ -160,7 +160,8 @@ def _pictures(bundle: Path, cases: list[dict[str, str]]) -> dict[str, bytes]:
         image, label = orient(load(case["image"])), orient(load(case["label"]))
         label = task({"label": label})["label"]
         rows.append(OverlayCase(case["case"], window(image)[0], label[0], {name: masks[name][i][0] for name in masks}))
-    return {"Label (first column) and predictions": overlay(rows, window=(0, 1), axcodes="RAS")}
+    caption = "Label (first column) and predictions, the liver outside and tumors inside"
+    return {caption: overlay(rows, window=(0, 1), axcodes="RAS")}
 
 
 def _tables(bundle: Path) -> list[Table]:

@@ -69,7 +69,7 @@ def paired_table(runs: Mapping[str, Sequence[CaseMetrics]], metric: str = "dice"
         "Wilcoxon signed-rank test, two-sided, not corrected for the number of rows; interval by bootstrap over cases."
     )
     if any(math.isnan(row[-1]) for row in rows):  # type: ignore[arg-type]
-        note += f" Of fewer than {FEWEST} cases neither says anything: too few cases for a test."
+        note += f" A dash: fewer than {FEWEST} cases, too few cases for a test."
     columns = {"run": "", "class": "", "n": "d", **signed, "p": ".3g"}
     return Table(title or f"Difference of {metric} from {baseline}", columns, rows, note)
 
