@@ -217,6 +217,8 @@ def step(
         print(f"{kind:<13} {statistics.median(times[kind]) * 1e3:9.1f} ms a step (median of {rounds} rounds)")
     spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}"
     print(f"time ratio    {statistics.median(ratios):9.3f}    ({spread}; goal <= {chosen.goal})")
+    fastest = min(times["distillation"]) / min(times["reference"])
+    print(f"of fastest    {fastest:9.3f}    (the fastest round of each: what other programs disturb least)")
     del trainers
     options = {"system": system, "size": size, "batch": batch, "amp": amp}
     command = [sys.executable, __file__, "memory", *(f"--{name}={value}" for name, value in options.items())]
