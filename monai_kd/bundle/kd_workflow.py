@@ -21,6 +21,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
+from monai_kd.bundle.prepare_console import prepare_console
+
 # what MONAI reads itself, or any configuration may have
 OPEN_KEYS = ("_meta_", "_requires_", "imports", "bundle_root", "initialize", "run", "finalize")
 # what the workflow takes beside overrides
@@ -62,6 +64,8 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
                 break
             else:
                 names = list(known) if isinstance(known, dict) else []
+                if depth == len(path) - 1:  # a value was meant, and no section as `validate`
+                    names = [name for name in names if not _is_section(known[name])]
                 nearest = difflib.get_close_matches(part, names, n=3, cutoff=0.5)
                 hint = (
                     "; did you mean " + " or ".join(f"`{'::'.join([*path[:depth], name])}`" for name in nearest) + "?"
@@ -69,6 +73,10 @@ def check_overrides(config_file: str | Sequence[str], override: dict[str, Any]) 
                 raise ValueError(
                     f"`{key}` must be an entry of {where}, but got an unknown one{hint if nearest else '.'}"
                 )
+
+
+def _is_section(entry: Any) -> bool:
+    return isinstance(entry, dict) and "_target_" not in entry
 
 
 class KDWorkflow(ConfigWorkflow):
@@ -88,6 +96,7 @@ class KDWorkflow(ConfigWorkflow):
     """
 
     def __init__(self, config_file: str | Sequence[str], **kwargs: Any) -> None:
+        prepare_console()
         files = [str(path) for path in ensure_tuple(config_file)]
         if all(Path(path).is_file() for path in files):
             check_overrides(files, {key: value for key, value in kwargs.items() if key not in OPTIONS})

@@ -9,6 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+
 """The newest checkpoint that can be read."""
 
 from __future__ import annotations
@@ -18,25 +19,30 @@ import logging
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from ignite.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 
-def latest_checkpoint(folder: str | os.PathLike, prefix: str = "") -> str:
+def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engine | None = None) -> str:
     """
     Find the newest checkpoint of a run to resume from. One that was cut off while it was written is passed over.
 
     Args:
         folder: where ``CheckpointSaver`` wrote.
         prefix: its ``file_prefix``.
+        trainer: the trainer that is to go on: the checkpoint must be of a run with the settings that
+            :py:func:`~monai_kd.bundle.log_run` found in it. None takes the newest whatever it is of.
 
     Returns:
         the path of the file.
 
     Raises:
         FileNotFoundError: when the folder holds no checkpoint that can be read.
+        ValueError: when the newest one is of a run with other settings, with what differs.
 
     Example::
 
@@ -50,12 +56,25 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "") -> str:
     files = sorted(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(files):
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             logger.warning("%s cannot be read and is passed over: %s", path, str(error).partition("\n")[0])
         else:
+            if trainer is not None:
+                found = content.get("trainer", {}).get("settings", {})
+                _check_settings(path, found, getattr(trainer.state, "settings", {}))
             return str(path)
     raise FileNotFoundError(
         f"`folder` must hold a readable checkpoint of `{prefix}` to resume from, but got {folder} with "
         f"{len(files)} unreadable; start without `resume.yaml`."
     )
+
+
+def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    pairs = {name: (found.get(name), value) for name, value in wanted.items()}
+    other = [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
+    if other:
+        raise ValueError(
+            f"the run to resume must have the settings of the checkpoint, but got {path} with {', '.join(other)}; give "
+            "the settings of that run, start anew without `resume.yaml`, or train under another `--ckpt_name`."
+        )

@@ -17,12 +17,14 @@ import logging
 import os
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 from ignite.distributed import get_rank
 from monai.handlers import ValidationHandler
 from torch import nn
 
-from monai_kd.handlers import DistillationHandler
+from monai_kd.bundle.claim_checkpoints import claim_checkpoints
+from monai_kd.handlers import DistillationHandler, EpochSeedHandler
 from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
 
@@ -31,8 +33,8 @@ logger = logging.getLogger("monai_kd")
 
 def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: str | os.PathLike) -> None:
     """
-    Log what is trained, on what, with which terms and where it goes, on the first rank; and refuse a run that would
-    leave nothing behind.
+    Log what is trained, on what, with which terms and where it goes, on the first rank; refuse a run that would leave
+    nothing behind; and keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`).
 
     Args:
         trainer: a MONAI trainer.
@@ -42,7 +44,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
 
     Raises:
         ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), no epoch
-            is validated, so that no weights would be saved, or a term names a layer that a network does not have.
+            is validated, so that no weights would be saved, a term names a layer that a network does not have, or (as
+            training starts) another process trains to the same file.
 
     Example, in a bundle's ``initialize``::
 
@@ -63,6 +66,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     distillation = [handler for handler in handlers if isinstance(handler, DistillationHandler)]
     for handler in distillation:
         _check_layers(handler, trainer.network)
+    claim_checkpoints(trainer, checkpoint, _settings(trainer, handlers, distillation))
     if get_rank() > 0:
         return
     network = unwrap(trainer.network)
@@ -85,6 +89,31 @@ def _check_layers(handler: DistillationHandler, student: nn.Module) -> None:
         teacher: Any = handler.teacher.members.get(term.teacher or "", handler.teacher)
         if term.teacher_layers and isinstance(teacher, Teacher):
             FeatureCapture(teacher.network, term.teacher_layers).remove()
+
+
+def _settings(
+    trainer: Any, handlers: Sequence[Any], distillation: Sequence[DistillationHandler]
+) -> dict[str, str | int | float | None]:
+    """What makes a run another one; it may get more epochs, and what cannot be compared (functions) is left out."""
+    network, loader = unwrap(trainer.network), trainer.data_loader
+    cases = crc32("|".join(sorted(_cases(loader.dataset))).encode())
+    terms = [(name, term.loss) for each in distillation for name, term in each.terms.items()]
+    return {
+        "network": type(network).__name__,
+        "parameters": _size(network),
+        "training data": f"{_content(loader.dataset)}, checksum of their names {cases:08x}",
+        "batch size": loader.batch_size,
+        "iterations an epoch": trainer.state.epoch_length,
+        "learning rate": trainer.optimizer.defaults.get("lr"),
+        "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
+        "objective": "; ".join(f"{each.supervised_weight:g} supervised, {_terms(each)}" for each in distillation),
+        **{f"{name} {key}": value for name, loss in terms for key, value in _options(loss).items()},
+    }
+
+
+def _options(loss: Any) -> dict[str, str | int | float]:
+    found = getattr(loss, "__dict__", {}).items()
+    return {k.lstrip("_"): v for k, v in found if isinstance(v, (str, int, float)) and k != "training"}
 
 
 def _size(network: nn.Module) -> int:

@@ -30,8 +30,8 @@ def prepare_console() -> None:
     """
     Leave out of a run's console what its user cannot use, and end an error with its cause.
 
-    - An error that ends the process is followed by one line that repeats its cause, which stands above the frames of
-      MONAI otherwise. The traceback stays as it is, and so does the exit code 1.
+    - An error that ends the process is followed by one line, ``error: ...``, that repeats its cause, which stands above
+      the frames of MONAI otherwise. The traceback stays as it is, and so does the exit code 1.
     - MONAI's search for a DICOM decoder that few have is silent.
     - A training that starts is not called one that resumes from iteration 0.
 
@@ -58,9 +58,8 @@ def _with_cause_last(hook: Callable) -> Callable:
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         hook(kind, error, trace)
-        cause = root_cause(error)
-        if cause:
-            print(f"\nerror: {cause}", file=sys.stderr)
+        if isinstance(error, Exception):
+            print(f"\nerror: {root_cause(error) or _line(error)}", file=sys.stderr)
 
     return excepthook
 
@@ -86,4 +85,8 @@ def root_cause(error: BaseException) -> str:
     if "in DataLoader worker process" in str(cause):  # the error of another process, as text: its cause stands first
         first = re.search(r"^[\w.]+(?:Error|Exception): .*", str(cause), re.M)
         return first[0] if first else ""
-    return "" if cause is error else traceback.format_exception_only(type(cause), cause)[-1].strip()
+    return "" if cause is error else _line(cause)
+
+
+def _line(error: BaseException) -> str:
+    return traceback.format_exception_only(type(error), error)[-1].strip()

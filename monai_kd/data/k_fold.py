@@ -49,7 +49,8 @@ def k_fold(
         {"train": [...], "validation": [...], "test": [...]}, each sorted by group.
 
     Raises:
-        ValueError: when an argument is out of range or there are fewer groups than folds.
+        ValueError: when an argument is out of range, groups are named by values of several types, or there are fewer
+            groups than folds.
 
     Example::
 
@@ -84,7 +85,8 @@ def hold_out(
         {"train": [...], "validation": [...]}, each sorted by group.
 
     Raises:
-        ValueError: when the fraction is out of range or leaves no case to train on.
+        ValueError: when the fraction is out of range or leaves no case to train on, or groups are named by values of
+            several types.
 
     Example::
 
@@ -106,7 +108,15 @@ def _groups(cases: Sequence[Mapping[str, Any]], group_key: str) -> list[Any]:
     lacking = [dict(case) for case in cases if group_key not in case]
     if lacking:
         raise ValueError(f"`cases` must all have `{group_key}`, but got {lacking[0]}.")
-    return sorted({case[group_key] for case in cases})
+    groups = {case[group_key] for case in cases}
+    try:
+        return sorted(groups)
+    except TypeError as error:
+        kinds = sorted({type(group).__name__ for group in groups})
+        raise ValueError(
+            f"`{group_key}` of all cases must be of one type, but got {' and '.join(kinds)}; 1 and '1' could be one "
+            "patient on two sides."
+        ) from error
 
 
 def _of(cases: Sequence[Mapping[str, Any]], groups: Sequence[Any], group_key: str) -> Cases:

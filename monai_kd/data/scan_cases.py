@@ -22,9 +22,9 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.config import PathLike
+from monai.data.image_reader import NibabelReader
 
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
@@ -45,15 +45,17 @@ def scan_cases(
     Reads every case once and says how many axial slices it has and on which of them each label lies; all cases that
     cannot be used are named in one error.
 
-    A case is refused when a file is missing or cannot be read, when image and label differ in shape or affine, and when
-    the image is not in HU. Slices are numbered as :py:class:`monai_kd.transforms.LoadSlice` numbers them.
+    A case is refused when a file is missing or cannot be read, when image and label differ in shape or affine, when the
+    affine is not invertible, and when the image is not in HU. Slices are numbered as
+    :py:class:`monai_kd.transforms.LoadSlice` numbers them.
 
     Args:
         cases: items with the keys "image" and, if there is one, "label" (paths) and "case" (name).
         geometry_key: "image" where the label's header is not to be trusted and its array corresponds voxel by voxel to
             the image's (LiTS as published); default: affines must agree to 1e-3 mm.
         check_images: whether to read the images' values too, which takes as long as decoding them; without it only
-            their headers are compared and an unreadable or wrongly scaled image shows up at the first slice.
+            their headers are compared and an unreadable or wrongly scaled image shows up at the first slice. Of an
+            uncompressed NIfTI file five slices are read; the others are checked as they are loaded.
         cache_dir: folder for ``case_scans.json``, which keeps the result for unchanged files (path, size, time).
         num_workers: threads.
         progress: whether to show a progress bar.
@@ -176,7 +178,7 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
 
 def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
     if image.name.endswith((".nii", ".nii.gz")):
-        header: Any = nibabel.load(image)
+        header: Any = NibabelReader().read(image)  # with MONAI's corrections of the header
         return header.shape, np.asarray(header.affine)
     volume = read(image)
     return volume.array.shape, volume.affine

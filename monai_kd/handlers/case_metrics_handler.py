@@ -57,8 +57,8 @@ class CaseMetricsHandler:
             ``group``, and the summary has an entry for each group and class, "Kvasir polyp".
 
     Raises:
-        ValueError: when there is no class, (as it runs) an item has no such entry, or (as it ends) a metric keeps no
-            details or has other classes.
+        ValueError: when there is no class, (as it is attached) there is no item to evaluate, (as it runs) an item has
+            no such entry, or (as it ends) a metric keeps no details or has other classes.
 
     Example::
 
@@ -84,6 +84,11 @@ class CaseMetricsHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator whose output is decollated and one-hot (C, *spatial)."""
+        if engine.state.epoch_length == 0:  # MONAI would skip the run with a warning
+            raise ValueError(
+                "`val_data_loader` must give at least one item on each rank, but got none; nothing would be measured, "
+                f"and what an earlier evaluation left in {self.output_dir} would seem to be new."
+            )
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)

@@ -66,8 +66,9 @@ def one_hot_label(
 ) -> torch.Tensor:
     """Return the label as (B, num_classes, *spatial) of the student's dtype, from integers or as it came.
 
-    A single channel always means class indices. Their range is checked on the CPU only: on an accelerator the check
-    would wait for the device at each step, and there the scatter reports an index out of bounds itself.
+    A single channel always means class indices. Values are checked on the CPU only: on an accelerator the check would
+    wait for the device at each step, and there the scatter reports an index out of bounds itself. A pixel without any
+    class in a one-hot label counts in none.
 
     Args:
         label: one-hot (B, C, *spatial) or class indices (B, 1, *spatial) of any dtype, also a MetaTensor.
@@ -76,7 +77,8 @@ def one_hot_label(
         needed_by: what needs the label, for the error message.
 
     Raises:
-        ValueError: when the label is missing, of another shape or class count, or does not hold class indices.
+        ValueError: when the label is missing, of another shape or class count, does not hold class indices, or its
+            one-hot values are not from 0 to 1.
 
     """
     if label is None:
@@ -93,10 +95,11 @@ def one_hot_label(
         )
     plain = label.as_tensor() if isinstance(label, MetaTensor) else label
     if shape[1] > 1:
+        check_shares("label", plain, "one-hot")
         return plain.to(student.dtype)
+    _check_class_indices(plain, num_classes)
     # at least two: an image of background only is no reason for a one-channel mask
     num_classes = num_classes or max(2, int(plain.max()) + 1)
-    _check_class_indices(plain, num_classes)
     return one_hot(plain, num_classes, dtype=student.dtype)
 
 
@@ -131,6 +134,27 @@ def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     count = mask.sum(over)
     present = count > 0
     return (total / count.where(present, 1.0)).sum() / present.sum().clamp(min=1)
+
+
+def check_shares(name: str, label: torch.Tensor, kind: str) -> None:
+    """Refuse a label that is no mask, on the CPU only: an accelerator would be waited for at each step.
+
+    Args:
+        name: what the caller's argument is called.
+        label: mask of any shape and dtype.
+        kind: what the mask is, for the error message.
+
+    Raises:
+        ValueError: when a value is not from 0 to 1.
+
+    """
+    if label.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = ~((label >= 0) & (label <= 1))  # NaN too
+    if wrong.any():
+        raise ValueError(
+            f"`{name}` must hold 0 and 1 (or shares between) as it is {kind}, but got {label[wrong][0].item():g}."
+        )
 
 
 def check_option(name: str, value: object, options: tuple) -> None:
@@ -172,11 +196,12 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return plain.to(torch.promote_types(plain.dtype, torch.float32))
 
 
-def _check_class_indices(label: torch.Tensor, num_classes: int) -> None:
+def _check_class_indices(label: torch.Tensor, num_classes: int | None) -> None:
     if label.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    wrong = (label < 0) | (label >= num_classes) | (label != label.long())
+    wrong = (label < 0) | (label != label.long())
+    if num_classes is not None:
+        wrong |= label >= num_classes
     if wrong.any():
-        raise ValueError(
-            f"`label` must hold whole class indices from 0 to {num_classes - 1}, but got {label[wrong][0].item():g}."
-        )
+        up = "up" if num_classes is None else f"to {num_classes - 1}"
+        raise ValueError(f"`label` must hold whole class indices from 0 {up}, but got {label[wrong][0].item():g}.")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._inputs import as_inputs, autocast_disabled
+from ._inputs import as_inputs, autocast_disabled, check_shares
 
 
 class StructureLoss(nn.Module):
@@ -75,7 +75,7 @@ class StructureLoss(nn.Module):
 
         Raises:
             TypeError: when one of them is not a tensor.
-            ValueError: when the shapes differ.
+            ValueError: when the shapes differ or (on the CPU) the label is not from 0 to 1.
 
         """
         logits, label = as_inputs(input, target, names=("input", "target"))
@@ -83,6 +83,7 @@ class StructureLoss(nn.Module):
             raise ValueError(
                 f"`input` must have the shape of `target`, but got {tuple(logits.shape)} and {tuple(label.shape)}."
             )
+        check_shares("target", label, "a foreground")
         with autocast_disabled(logits):
             weight = 1 + self.boundary_weight * (self._window_mean(label) - label).abs()
             entropy = F.binary_cross_entropy_with_logits(logits, label, reduction="none")

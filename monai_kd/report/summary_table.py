@@ -34,6 +34,13 @@ NOTE = (
 )
 
 
+NOTHING = 0.05
+FOUND_NOTHING = (
+    f"No run reaches a dice of {NOTHING} in any class: these networks have found nothing, and what differs between "
+    "them is no result. Train longer, or look at the data first."
+)
+
+
 def summary_table(
     runs: Mapping[str, Sequence[CaseMetrics]],
     metrics: Sequence[str] = ("dice", "voe", "rvd"),
@@ -52,7 +59,8 @@ def summary_table(
         title: title of the table.
 
     Returns:
-        a table with the columns run, class, n, empty, false, and one for each metric.
+        a table with the columns run, class, n, empty, false, and one for each metric; its note says so where no run
+        reaches a mean dice of 0.05 in any class.
 
     Raises:
         ValueError: without a run, or when a run does not have a metric.
@@ -75,8 +83,17 @@ def summary_table(
             spreads = [_spread(list(value[class_name].values())) for value in values]
             rows.append([run, class_name, len(values[0][class_name]), len(empty), false, *spreads])
     columns = {"run": "", "class": "", "n": "d", "empty": "d", "false": "d", **dict.fromkeys(metrics, ".3f")}
+    note = " ".join([NOTE, *([FOUND_NOTHING] if _found_nothing(metrics, rows) else [])])
     meanings = ", ".join(MEANINGS[metric] for metric in metrics if metric in MEANINGS)
-    return Table(title, columns, rows, f"{meanings[:1].upper()}{meanings[1:]}. {NOTE}" if meanings else NOTE)
+    return Table(title, columns, rows, f"{meanings[:1].upper()}{meanings[1:]}. {note}" if meanings else note)
+
+
+def _found_nothing(metrics: Sequence[str], rows: Sequence[Sequence[Cell]]) -> bool:
+    if "dice" not in metrics:
+        return False
+    cells = [row[len(row) - len(metrics) + list(metrics).index("dice")] for row in rows]
+    means = [cell.mean for cell in cells if isinstance(cell, Spread) and not math.isnan(cell.mean)]
+    return bool(means) and max(means) < NOTHING
 
 
 def _predicted_in_empty(cases: Sequence[CaseMetrics], class_name: str) -> list[int]:

@@ -42,6 +42,10 @@ class Volume(NamedTuple):
     @property
     def axial(self) -> tuple[int, bool]:
         """The array axis nearest to the body axis, and whether it runs from head to feet."""
+        if not np.isfinite(self.affine).all() or np.linalg.matrix_rank(self.affine[:3, :3]) < 3:
+            raise ValueError(
+                f"the affine must be finite and invertible, but got {self.affine[:3].tolist()}; repair the header."
+            )
         orientation = nibabel.io_orientation(self.affine)
         axis = int(np.where(orientation[:, 0] == 2)[0][0])
         return axis, bool(orientation[axis, 1] < 0)
@@ -69,8 +73,8 @@ class LoadSlice(Transform):
 
     Raises:
         FileNotFoundError: when there is no such file or folder.
-        RuntimeError: when the volume cannot be read.
-        ValueError: when it is not a 3D volume with one channel, or has no slice `index`.
+        RuntimeError: when the volume cannot be read, or is not a 3D volume with one number a voxel.
+        ValueError: when its affine is not invertible, or it has no slice `index`.
 
     Example::
 
@@ -120,6 +124,8 @@ class LoadSlice(Transform):
 
     def _read(self, path: Path) -> Volume:
         try:
+            if path.name.endswith((".nii", ".nii.gz")):
+                _check_numbers(path)
             volume = _lazy_nifti(path) if path.suffix == ".nii" else None
             return volume if volume is not None else self._decode(path)
         except Exception as error:
@@ -160,7 +166,10 @@ class LoadSlice(Transform):
         slab_affine = volume.affine.copy()
         slab_affine[:3, 3] += stored * slab_affine[:3, axis]
         image = self._squeeze(self._orient(MetaTensor(torch.from_numpy(array)[None], affine=slab_affine)))
-        meta = {ImageMetaKey.FILENAME_OR_OBJ: str(filename), "slice": int(index), "volume_range": volume.value_range}
+        value_range = volume.value_range
+        if not isinstance(volume.array, np.ndarray):  # of some slices
+            value_range = _joined(value_range, hounsfield_range(array))
+        meta = {ImageMetaKey.FILENAME_OR_OBJ: str(filename), "slice": int(index), "volume_range": value_range}
         return MetaTensor(image.as_tensor().contiguous(), affine=image.affine, meta=meta)
 
 
@@ -219,6 +228,16 @@ class LoadSliced(MapTransform):
         for key in self.key_iterator(d):
             d[key] = self.loaders[key](data[key], int(data[self.slice_key]), affine)
         return d
+
+
+def _check_numbers(path: Path) -> None:
+    kind = nibabel.load(path).get_data_dtype()  # type: ignore[attr-defined]
+    if kind.fields is not None or kind.kind == "c":
+        raise ValueError(f"it must hold one real number a voxel, but got {'colours' if kind.fields else kind.name}.")
+
+
+def _joined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _lazy_nifti(path: Path) -> Volume | None:

@@ -74,6 +74,15 @@ def test_unknown_override_is_refused_with_the_nearest(config, override, message)
         ran(config, **{override: 1})
 
 
+def test_section_is_not_what_a_value_was_meant_for(config):
+    """`validate` is nearer to `date` than anything else, but holds no value."""
+    Path(config).write_text(yaml.safe_dump(TRAIN | {"validate": {"dataset": 1}, "dataset_dir": "data"}))
+    with pytest.raises(ValueError, match=r"an unknown one; did you mean `dataset_dir`\?$"):
+        ran(config, dataset="elsewhere")
+    with pytest.raises(ValueError, match=r"did you mean `validate`\?$"):
+        ran(config, **{"valdate::dataset": 2})
+
+
 @pytest.mark.parametrize("key", ["max_epochs", "train::trainer::max_epochs", "train#trainer#max_epochs"])
 def test_known_override_is_taken(config, key):
     assert ran(config, **{key: 5}) == "{'max_epochs': 5}"

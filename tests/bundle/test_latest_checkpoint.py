@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
 
 from monai_kd.bundle import latest_checkpoint
 
@@ -72,6 +73,31 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     ):
         latest_checkpoint(tmp_path, "model")
     assert not (tmp_path / "ran").exists()
+
+
+def trainer_with(**settings: object) -> Engine:
+    trainer = Engine(lambda engine, batch: None)
+    trainer.state.settings = settings
+    return trainer
+
+
+def test_run_of_other_settings_is_not_gone_on_with(tmp_path):
+    """All that differs is named; an older checkpoint is not taken in its place."""
+    (older,) = write(tmp_path, "model_checkpoint_epoch=1.pt")
+    torch.save({"trainer": {"settings": {"seed": 1, "batch size": 4, "network": "ENet"}}}, older)
+    newer = tmp_path / "model_checkpoint_epoch=2.pt"
+    torch.save({"trainer": {"settings": {"seed": 0, "batch size": 8, "network": "ENet"}}}, newer)
+    with pytest.raises(ValueError, match=r"epoch=2.pt with seed 0 and not 1, batch size 8 and not 4; give "):
+        latest_checkpoint(tmp_path, "model", trainer_with(seed=1, network="ENet", **{"batch size": 4}))
+    same = trainer_with(seed=0, network="ENet", **{"batch size": 8})
+    assert latest_checkpoint(tmp_path, "model", same) == str(newer)
+    assert latest_checkpoint(tmp_path, "model", Engine(lambda engine, batch: None)) == str(newer)
+
+
+def test_checkpoint_without_settings_is_not_gone_on_with(tmp_path):
+    write(tmp_path, "model_checkpoint_epoch=1.pt")
+    with pytest.raises(ValueError, match="with seed None and not 1"):
+        latest_checkpoint(tmp_path, "model", trainer_with(seed=1))
 
 
 def test_nothing_is_said(tmp_path):

@@ -38,7 +38,7 @@ def start(
     interval: int = 1,
     terms: Any = (),
     **kwargs: Any,
-) -> None:
+) -> SupervisedTrainer:
     """`log_run` on a trainer of two epochs."""
     network = torch.nn.Conv2d(1, 2, 1)
     evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset(validation), batch_size=1), network)
@@ -55,6 +55,7 @@ def start(
         train_handlers=handlers,
     )
     log_run(trainer, evaluator, handlers, "models/model.pt")
+    return trainer
 
 
 @pytest.fixture
@@ -94,6 +95,45 @@ def test_other_ranks_are_silent_but_refuse(told, monkeypatch):
     assert told() == []
     with pytest.raises(ValueError, match="batch_size"):
         start(batch=7)
+
+
+def settings(**kwargs: Any) -> dict[str, Any]:
+    return start(**kwargs).state.settings
+
+
+def test_settings_are_those_that_make_it_another_run():
+    """What a checkpoint must have to be gone on with."""
+    term = DistillationTerm(KDLoss(), 0.1)
+    assert settings(terms=[term]) == {
+        "network": "Conv2d",
+        "parameters": 4,
+        "training data": "6 slices of 2 cases, checksum of their names 96624e8b",
+        "batch size": 2,
+        "iterations an epoch": 3,
+        "learning rate": 0.1,
+        "seed": None,
+        "objective": "1 supervised, distilled from Conv2d by 0.1 kd",
+        "kd temperature": 4.0,
+        "kd direction": "forward",
+        "kd balance": "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"items": [{"case": case, "slice": n} for case in ("a", "z") for n in range(3)]}, {"training data"}),
+        ({"batch": 3}, {"batch size", "iterations an epoch"}),
+        ({"terms": [DistillationTerm(KDLoss(), 0.2)]}, {"objective"}),
+        ({"terms": [DistillationTerm(KDLoss(2.0), 0.1)]}, {"kd temperature"}),
+        ({"network": torch.nn.Conv2d(1, 3, 1)}, {"parameters"}),
+        ({"interval": 2}, set()),
+    ],
+)
+def test_other_settings_are_told_apart(other, differs):
+    one = settings(terms=[DistillationTerm(KDLoss(), 0.1)])
+    two = settings(**{"terms": [DistillationTerm(KDLoss(), 0.1)]} | other)
+    assert {name for name in one if one[name] != two[name]} == differs
 
 
 def test_dataset_below_one_batch_is_refused():

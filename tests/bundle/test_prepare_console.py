@@ -81,10 +81,12 @@ def test_cause_is_the_last_line_below_the_traceback(capsys):
 
 
 @pytest.mark.usefixtures("console")
-def test_error_that_is_not_wrapped_is_told_once(capsys):
+def test_every_error_ends_with_one_such_line(capsys):
     prepare_console()  # twice
-    assert told(caught(lambda: refuse(0)), capsys).count(SENTENCE) == 1
-    assert told(caught(wrapped), capsys).count("error: ") == 1
+    for function in (lambda: refuse(0), wrapped):
+        shown = told(caught(function), capsys)
+        assert shown.splitlines()[-1] == f"error: ValueError: {SENTENCE}"
+        assert shown.count("\nerror: ") == 1
     assert "error: " not in told(KeyboardInterrupt(), capsys)
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any
 import pytest
 import torch
 
+from monai_kd.bundle.prepare_console import root_cause
 from tests.bundles.journey import BUNDLES, DATA, LIVER, ROOT, SMALL, run_configs
 
 pytestmark = pytest.mark.slow
@@ -140,11 +142,38 @@ def test_more_epochs_follow_the_longer_cosine(options, stopped, tmp_path):
     assert scheduler.get_last_lr() == [pytest.approx(1e-3 * 0.5)]
 
 
+def cause(caught: pytest.ExceptionInfo) -> str:
+    return root_cause(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"seed": 1}, "with seed 0 and not 1; give the settings of that run"),
+        ({"learning_rate": 0.5}, "with learning rate 0.001 and not 0.5; "),
+        ({"temperature": 2.0, "pmd_weight": 0.3}, "by 0.3 pmd .*, pmd temperature 4.0 and not 2.0; "),
+        ({"num_classes": 3, "teacher_ckpt": "", "distil": False}, "with parameters [0-9]+ and not [0-9]+, objective "),
+    ],
+)
+def test_run_of_other_settings_is_not_gone_on_with(options, stopped, tmp_path, other, differs):
+    root = copied(stopped, tmp_path)
+    with pytest.raises(RuntimeError) as caught:
+        run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **(options | other))
+    assert re.match("ValueError: the run to resume must have the settings of the checkpoint, but got", cause(caught))
+    assert re.search(differs, cause(caught))
+
+
+def test_run_started_anew_is_not_resumed_from_an_older_one(options, straight, tmp_path):
+    """It is stopped before its first epoch ends; the same settings, but the labels or the teacher may have changed."""
+    root = copied(straight, tmp_path)
+    with pytest.raises(RuntimeError):
+        run_configs(BUNDLES[LIVER], ["train.yaml"], bundle_root=str(root), **(options | {"loss": "$None"}))
+    with pytest.raises(RuntimeError) as caught:
+        run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
+    assert "must hold a readable checkpoint of `model`" in cause(caught)
+
+
 def test_nothing_to_resume_is_said(options, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(tmp_path), **options)
-    causes, error = [], caught.value
-    while error is not None:
-        causes.append(str(error))
-        error = error.__cause__
-    assert any("must hold a readable checkpoint of `model`" in cause for cause in causes)
+    assert "must hold a readable checkpoint of `model`" in cause(caught)

@@ -81,6 +81,12 @@ def test_bundle_config():
     assert ConfigParser(config).get_parsed_content("train") == k_fold(cases(10), 2)["train"]
 
 
+@pytest.mark.parametrize("split", [lambda items: k_fold(items, 0, num_folds=2), hold_out])
+def test_cases_named_by_numbers_and_texts_are_refused(split):
+    with pytest.raises(ValueError, match="`case` of all cases must be of one type, but got int and str; 1 and '1'"):
+        split([{"case": name} for name in (1, 2, "1", "3")])
+
+
 def test_guards():
     with pytest.raises(ValueError, match="`fold` must be in 0 to `num_folds` - 1 .*but got 5 and 5"):
         k_fold(cases(10), 5)

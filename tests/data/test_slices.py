@@ -337,3 +337,21 @@ def test_label_of_fractions_is_refused(cases, tmp_path):
     odd = rewritten(cases, tmp_path, lambda values: values * 0.8)
     with pytest.raises(ValueError, match="the label must hold whole numbers, but got 0.8"):
         slice_list(odd)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_label_that_is_not_finite_is_refused(cases, tmp_path, value):
+    odd = rewritten(cases, tmp_path, lambda values: np.where(values == 1, value, values))
+    with pytest.raises(ValueError, match=f"the label must hold whole numbers, but got {value:g}"):
+        slice_list(odd, progress=False)
+
+
+@pytest.mark.parametrize("check_images", [True, False])
+def test_affine_of_no_space_is_named_with_the_case(cases, tmp_path, check_images):
+    image = load(cases[0]["image"])
+    flat = image.affine.copy()
+    flat[:, 2] = flat[:, 1]
+    nibabel.save(nibabel.Nifti1Image(image.dataobj, flat), tmp_path / "image.nii.gz")
+    odd = [{"image": str(tmp_path / "image.nii.gz"), "case": "flat"}]
+    with pytest.raises(ValueError, match=r"flat: the affine must be finite and invertible, but got \[\["):
+        scan_cases(odd, check_images=check_images, progress=False)

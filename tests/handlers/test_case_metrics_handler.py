@@ -149,6 +149,12 @@ def test_evaluations_replace_each_other_as_a_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "summary.json"]
 
 
+def test_evaluation_of_nothing_is_refused(tmp_path):
+    """MONAI skips it, and the table of an earlier one would be taken for its own."""
+    with pytest.raises(ValueError, match="`val_data_loader` must give at least one item on each rank, but got none"):
+        evaluate(tmp_path, items=[])
+
+
 def test_metric_without_details_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`voe` must be a metric with `save_details=True`, but got \['dice'\]"):
         evaluate(tmp_path, details=False)

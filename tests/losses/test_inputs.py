@@ -90,6 +90,36 @@ def test_wrong_label_is_refused(label, message):
         one_hot_label(label, FEATURE, 3, "the test")
 
 
+@pytest.mark.parametrize("value", [255.0, -1.0, 1.5, float("nan"), float("inf")])
+def test_one_hot_label_that_is_no_mask_is_refused(value):
+    label = one_hot_label(indices(), FEATURE, 3, "the test")
+    label[1, 2, 3, 4] = value
+    message = rf"`label` must hold 0 and 1 \(or shares between\) as it is one-hot, but got {value:g}"
+    with pytest.raises(ValueError, match=message):
+        one_hot_label(label, FEATURE, 3, "the test")
+
+
+def test_one_hot_label_may_hold_shares_and_pixels_of_no_class():
+    label = 0.5 * one_hot_label(indices(), FEATURE, 3, "the test")
+    label[..., 0] = 0
+    assert torch.equal(one_hot_label(label, FEATURE, 3, "the test"), label)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (-1.0, "-1"), (0.5, "0.5")])
+def test_wrong_indices_are_refused_before_their_classes_are_counted(value, shown):
+    label = indices().float()
+    label[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match=f"`label` must hold whole class indices from 0 up, but got {shown}"):
+        one_hot_label(label, FEATURE, None, "the test")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_on_an_accelerator_are_not_waited_for(channels):
+    """`meta` has no values at all: whatever reads one fails."""
+    label = torch.zeros(2, channels, 6, 6, device="meta")
+    assert one_hot_label(label, FEATURE.to("meta"), 3, "the test").shape == (2, 3, 6, 6)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [

@@ -150,5 +150,9 @@ def test_wrong_inputs_are_refused():
         StructureLoss()(logits.repeat(1, 2, 1, 1), label)
     with pytest.raises(ValueError, match=r"`target` must be of shape .*, but got \(2, 8, 8\)"):
         StructureLoss()(logits, label[:, 0])
+    for odd in (255.0, -1.0, float("nan"), float("inf")):
+        message = rf"`target` must hold 0 and 1 \(or shares between\) as it is a foreground, but got {odd:g}"
+        with pytest.raises(ValueError, match=message):
+            StructureLoss()(logits, torch.where(label > 0, odd, 0.0))
     with pytest.raises(TypeError, match="`input` must be a tensor, but got list"):
         StructureLoss()([logits], label)

@@ -57,6 +57,17 @@ def test_order_of_cases_does_not_matter():
     assert sorted(forth.formatted()) == sorted(back.formatted())
 
 
+@pytest.mark.parametrize(
+    ("dice", "found"),
+    [((0.0, 0.049), False), ((0.0, 0.05), True), ((NAN, 0.01), False), ((NAN, NAN), True)],
+)
+def test_note_says_so_where_no_run_found_anything(dice, found):
+    runs = {str(i): [CaseMetrics("1", "liver", {"voe": 0.5, "dice": d}, 9, 9)] for i, d in enumerate(dice)}
+    note = summary_table(runs, ["voe", "dice"]).note
+    assert ("No run reaches a dice of 0.05 in any class" in note) is not found
+    assert "No run reaches" not in summary_table(runs, ["voe"]).note
+
+
 def test_no_run_is_refused():
     with pytest.raises(ValueError, match="`runs` must hold at least one run"):
         summary_table({})

@@ -25,7 +25,8 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, LoadImage, Orientation
 
 from monai_kd.data import ct_phantom, write_dicom_series
-from monai_kd.transforms import LoadSlice, LoadSliced
+from monai_kd.transforms import CTWindow, LoadSlice, LoadSliced
+from monai_kd.transforms.load_slice import Volume
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("itk")
@@ -264,6 +265,32 @@ def test_guards(tmp_path):
         LoadSlice(num_volumes=0)
     with pytest.raises(ValueError, match="`geometry_key` must be one of .*image.*, but got 'ct'"):
         LoadSliced("image", geometry_key="ct")
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize(("kind", "named"), [([(c, "u1") for c in "RGB"], "colours"), (np.complex64, "complex64")])
+def test_colours_are_no_volume(tmp_path, suffix, kind, named):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), kind), np.eye(4)), tmp_path / f"ct.{suffix}")
+    with pytest.raises(RuntimeError, match=f"ValueError: it must hold one real number a voxel, but got {named}"):
+        LoadSlice()(tmp_path / f"ct.{suffix}", 0)
+
+
+@pytest.mark.parametrize("column", [[0, 0, 0, 0], [1, 0, 0, 0], [np.nan, 0, 1, 0]])
+def test_affine_of_no_space_is_refused(column):
+    affine = np.eye(4)
+    affine[:, 2] = column
+    with pytest.raises(ValueError, match="the affine must be finite and invertible, but got .*; repair the header"):
+        assert Volume(None, affine, (0, 0)).axial
+
+
+def test_values_between_those_sampled_are_seen_with_their_slice(tmp_path):
+    """Of an uncompressed file the range of the volume is that of five slices and the one that is loaded."""
+    array = volume((4, 5, 12)).astype(np.int32)
+    array[0, 0, 1] = 70000
+    path = save(array, tmp_path / "ct.nii")
+    assert CTWindow()(LoadSlice()(path, 2)).max() <= 1
+    with pytest.raises(ValueError, match="slice 1` must be in Hounsfield units, but got .* to 70000, beyond"):
+        CTWindow()(LoadSlice()(path, 1))
 
 
 def test_truncated_uncompressed_file_is_refused(tmp_path):

@@ -1,0 +1,99 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The checkpoints of a run are its own."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any, TextIO
+
+from ignite.distributed import get_rank
+from ignite.engine import Engine, Events
+from monai.utils import optional_import
+
+fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
+logger = logging.getLogger(__name__)
+
+
+def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: dict[str, Any]) -> None:
+    """
+    Keep the checkpoints of a run apart from those of others that were, or are, trained to the same file.
+
+    - Checkpoints of the trainer carry the settings, which :py:func:`~monai_kd.bundle.latest_checkpoint` compares.
+    - A run that starts anew sets aside (``.old``) what an earlier one left to resume from in ``resume``, beside the
+      file: should it be killed in its first epoch, the earlier one would be resumed in its place.
+    - While a process trains, a second one on the same file is refused. The operating system holds the lock, which
+      goes with the process however it ends; a file system without locks refuses none.
+
+    Args:
+        trainer: a MONAI trainer. Nothing is written before it runs.
+        checkpoint: file of the best weights, whose name without suffix is the prefix of the checkpoints.
+        settings: what must be equal to resume, by names that a person understands.
+
+    Raises:
+        ValueError: (as training starts) when another process trains to the same file.
+
+    Example::
+
+        >>> trainer = Engine(lambda engine, batch: None)
+        >>> claim_checkpoints(trainer, "models/model.pt", {"seed": 0})
+        >>> trainer.state.settings
+        {'seed': 0}
+    """
+    path = Path(checkpoint)
+    trainer.state.settings = settings
+    trainer.state_dict_user_keys.append("settings")
+    if get_rank() > 0:
+        return
+    trainer.add_event_handler(Events.STARTED, _lock, path)
+    trainer.add_event_handler(Events.EPOCH_STARTED(once=1), _set_aside, path)
+
+
+def _lock(trainer: Engine, path: Path) -> None:
+    if not has_fcntl:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read()
+        file.close()
+        if error.errno in (errno.EACCES, errno.EAGAIN):  # what POSIX has for a lock of another process
+            raise ValueError(
+                f"{path} must be trained by one process at a time, but got {holder or 'another one'} at it; wait for "
+                "its end, or train under another `--ckpt_name`."
+            ) from error
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    trainer.add_event_handler(Events.COMPLETED, _unlock, file)
+
+
+def _unlock(file: TextIO) -> None:
+    file.close()
+
+
+def _set_aside(path: Path) -> None:
+    earlier = sorted((path.parent / "resume").glob(f"{glob.escape(path.stem)}_checkpoint*.pt"))
+    for checkpoint in earlier:
+        checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.old"))
+    if earlier:
+        logger.info(f"{len(earlier)} checkpoints of an earlier run in {path.parent / 'resume'} are now called .old")
