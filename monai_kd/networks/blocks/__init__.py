@@ -15,13 +15,19 @@ from monai_kd.networks.blocks.cascaded_fusion import CascadedFusion
 from monai_kd.networks.blocks.enet_bottleneck import ENetBottleneck
 from monai_kd.networks.blocks.enet_downsampling import ENetDownsampling
 from monai_kd.networks.blocks.enet_upsampling import ENetUpsampling
+from monai_kd.networks.blocks.hybrid_resnet_encoder import HybridResNetEncoder
 from monai_kd.networks.blocks.image_input import ImageInput
 from monai_kd.networks.blocks.link_upsampling import LinkUpsampling
 from monai_kd.networks.blocks.max_unpool import max_unpool
 from monai_kd.networks.blocks.pooled_batch_norm import PooledBatchNorm
 from monai_kd.networks.blocks.pvt_v2_encoder import PvtV2Encoder
+from monai_kd.networks.blocks.pyramid_squeeze_attention import PyramidSqueezeAttention
 from monai_kd.networks.blocks.resnet34_encoder import ResNet34Encoder
+from monai_kd.networks.blocks.separable_convolution import SeparableConvolution
 from monai_kd.networks.blocks.similarity_aggregation import SimilarityAggregation
+from monai_kd.networks.blocks.skip_upsampling import SkipUpsampling
+from monai_kd.networks.blocks.standardized_conv2d import StandardizedConv2d
+from monai_kd.networks.blocks.vit_encoder import ViTEncoder
 
 __all__ = [
     "AugmentedAttention",
@@ -30,11 +36,17 @@ __all__ = [
     "ENetBottleneck",
     "ENetDownsampling",
     "ENetUpsampling",
+    "HybridResNetEncoder",
     "ImageInput",
     "LinkUpsampling",
     "PooledBatchNorm",
     "PvtV2Encoder",
+    "PyramidSqueezeAttention",
     "ResNet34Encoder",
+    "SeparableConvolution",
     "SimilarityAggregation",
+    "SkipUpsampling",
+    "StandardizedConv2d",
+    "ViTEncoder",
     "max_unpool",
 ]

@@ -10,7 +10,11 @@
 # limitations under the License.
 
 from monai_kd.networks.nets.enet import ENet
+from monai_kd.networks.nets.epsa_unet import EPSAUNet
+from monai_kd.networks.nets.hierarchical_discriminator import HierarchicalDiscriminator
 from monai_kd.networks.nets.polyp_pvt import PolypPVT
 from monai_kd.networks.nets.ra_unet import RAUNet
+from monai_kd.networks.nets.separable_epsa_unet import SeparableEPSAUNet
+from monai_kd.networks.nets.trans_unet import TransUNet
 
-__all__ = ["ENet", "PolypPVT", "RAUNet"]
+__all__ = ["ENet", "EPSAUNet", "HierarchicalDiscriminator", "PolypPVT", "RAUNet", "SeparableEPSAUNet", "TransUNet"]

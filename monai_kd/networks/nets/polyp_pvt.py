@@ -93,6 +93,12 @@ class PolypPVT(nn.Module):
     ``encoder.stages.3``     512 (256) x 11 x 11    last
     =======================  =====================  ==================================================
 
+    Between two of them give each ``DistillationTerm`` the layers ``scale1`` and ``scale2`` of both, also one that
+    compares logits, as ``KDLoss``. Without layers it finds two maps in the student, which trains, and their sum in the
+    teacher, which is in eval mode: by default it pulls ``scale1`` towards the sum and says nothing to ``scale2``; with
+    ``outputs="all"`` it pulls each towards the sum, so that the student's own sum is to be twice the teacher's. From a
+    teacher of another architecture, with one map, ``outputs="all"`` supervises both maps, as the labels do.
+
     Script it by tracing, transformers does not compile in TorchScript; ``torch.compile`` and ONNX work.
 
     Args:

@@ -28,7 +28,7 @@ from monai.networks import convert_to_onnx, convert_to_torchscript
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_kd.networks.nets import ENet, PolypPVT, RAUNet
+from monai_kd.networks.nets import ENet, EPSAUNet, PolypPVT, RAUNet, SeparableEPSAUNet, TransUNet
 
 
 def enet_without_its_fifth(network: nn.Module) -> nn.Module:
@@ -45,6 +45,7 @@ class Net(NamedTuple):
     build: Callable[..., nn.Module]
     divisor: int  # of H and W; 1: any size is taken
     scripts: bool = True  # compiles in TorchScript; if not, it is traced
+    smallest: int = 1  # H
 
 
 class Published(NamedTuple):
@@ -64,6 +65,9 @@ NETS = {
     "ENet": Net(ENet, divisor=8),
     "RAUNet": Net(RAUNet, divisor=32),
     "PolypPVT": Net(partial(PolypPVT, "b0"), divisor=1, scripts=False),
+    "TransUNet": Net(partial(TransUNet, "tiny", img_size=96), divisor=16, smallest=32),
+    "EPSAUNet": Net(EPSAUNet, divisor=16),
+    "SeparableEPSAUNet": Net(SeparableEPSAUNet, divisor=16),
 }
 
 EMKD = {
@@ -296,7 +300,7 @@ def test_meta_tensor(network: nn.Module, image: torch.Tensor) -> None:
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 200), st.integers(1, 200))
 def test_logits_have_the_size_of_the_image(net: Net, skeleton: nn.Module, batch: int, height: int, width: int) -> None:
-    fits = (batch, 1, height * net.divisor, width * net.divisor)
+    fits = (batch, 1, max(height * net.divisor, net.smallest), width * net.divisor)
     assert skeleton(torch.zeros(fits, device="meta")).shape == (batch, 2, *fits[2:])
     if height % net.divisor or width % net.divisor:
         with pytest.raises(ValueError, match=f"divisible by {net.divisor}, but got {height} and {width}; pad by"):

@@ -201,6 +201,20 @@ def test_both_scales_reach_a_term_while_the_teacher_returns_the_sum(network: nn.
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
+@pytest.mark.parametrize("outputs", ["first", "all"])
+def test_terms_without_layers_compare_each_map_with_the_sum(network: nn.Module, outputs: str) -> None:
+    """What the docstring warns of: the student's first map, or both, is pulled towards the teacher's sum of two."""
+    student, teacher = PolypPVT("b0").train(), Teacher(network)
+    image = torch.rand(2, 3, 64, 64)
+    maps, knowledge = student(image), teacher(image)
+    term = DistillationTerm(lambda own, target, label: (own - target).square().mean(), outputs=outputs, name="l2")
+    value = term(Knowledge(maps), knowledge, None)
+    compared = maps if outputs == "all" else maps[:1]
+    torch.testing.assert_close(value, sum((own - knowledge.logits).square().mean() for own in compared))
+    gradients = torch.autograd.grad(value, maps, allow_unused=True)
+    assert [gradient is not None for gradient in gradients] == [True, outputs == "all"]
+
+
 def test_documented_layers(network: nn.Module) -> None:
     layers = [*SCALES, "fusion", "aggregation", *(f"encoder.stages.{index}" for index in range(4))]
     with FeatureCapture(network, layers) as capture:
