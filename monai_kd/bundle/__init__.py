@@ -16,11 +16,13 @@ from monai_kd.bundle.latest_checkpoint import latest_checkpoint
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
 from monai_kd.bundle.log_run import log_run
 from monai_kd.bundle.prepare_console import prepare_console
+from monai_kd.bundle.staged_workflow import StagedWorkflow
 from monai_kd.bundle.trained_weights import trained_weights
 
 __all__ = [
     "BestCheckpointSaver",
     "KDWorkflow",
+    "StagedWorkflow",
     "bundle_network",
     "latest_checkpoint",
     "locate_bundle",

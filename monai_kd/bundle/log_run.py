@@ -20,11 +20,13 @@ from typing import Any
 from zlib import crc32
 
 from ignite.distributed import get_rank
+from monai.engines import AdversarialTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
-from monai_kd.handlers import DistillationHandler, EpochSeedHandler
+from monai_kd.handlers import EpochSeedHandler
+from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
 
@@ -63,57 +65,67 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
                 f"`val_interval` must not exceed `max_epochs`, but got {handler.interval} and {state.max_epochs}; "
                 "no epoch would be validated and no weights saved."
             )
-    distillation = [handler for handler in handlers if isinstance(handler, DistillationHandler)]
+    distillation = [handler for handler in handlers if isinstance(handler, TeachingHandler)]
     for handler in distillation:
-        _check_layers(handler, trainer.network)
+        _check_layers(handler, _trained(trainer)[0])
     claim_checkpoints(trainer, checkpoint, _settings(trainer, handlers, distillation))
     if get_rank() > 0:
         return
-    network = unwrap(trainer.network)
+    network = unwrap(_trained(trainer)[0])
     logger.info(
         f"training {type(network).__name__} ({_size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
         f"of {state.epoch_length} iterations of {loader.batch_size}"
     )
     logger.info(f"on {_content(loader.dataset)}, validated on {_content(evaluator.data_loader.dataset)}")
-    logger.info("; ".join(map(_terms, distillation)) or "without distillation")
+    logger.info("; ".join(handler.summary() for handler in distillation) or "without distillation")
     both = sorted(_cases(loader.dataset) & _cases(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
 
 
-def _check_layers(handler: DistillationHandler, student: nn.Module) -> None:
+def _trained(trainer: Any) -> tuple[nn.Module, Any]:
+    """The network that is trained and its optimizer; of an ``AdversarialTrainer`` the generator."""
+    if isinstance(trainer, AdversarialTrainer):
+        return trainer.state.g_network, trainer.state.g_optimizer
+    return trainer.network, trainer.optimizer
+
+
+def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:
     """Before anything is written; the handler itself looks when training starts."""
-    for term in handler.terms.values():
-        if term.student_layers:
-            FeatureCapture(handler.student or student, term.student_layers).remove()
-        teacher: Any = handler.teacher.members.get(term.teacher or "", handler.teacher)
-        if term.teacher_layers and isinstance(teacher, Teacher):
-            FeatureCapture(teacher.network, term.teacher_layers).remove()
+    own, taught = handler.layers
+    if own:
+        FeatureCapture(handler.student or student, own).remove()
+    for member, layers in taught.items():
+        teacher: Any = handler.teacher.members.get(member or "", handler.teacher)
+        if layers and isinstance(teacher, Teacher):
+            FeatureCapture(teacher.network, layers).remove()
 
 
 def _settings(
-    trainer: Any, handlers: Sequence[Any], distillation: Sequence[DistillationHandler]
+    trainer: Any, handlers: Sequence[Any], distillation: Sequence[TeachingHandler]
 ) -> dict[str, str | int | float | None]:
     """What makes a run another one; it may get more epochs, and what cannot be compared (functions) is left out."""
-    network, loader = unwrap(trainer.network), trainer.data_loader
+    (network, optimizer), loader = _trained(trainer), trainer.data_loader
+    network = unwrap(network)
     cases = crc32("|".join(sorted(_cases(loader.dataset))).encode())
-    terms = [(name, term.loss) for each in distillation for name, term in each.terms.items()]
+    losses = [loss for each in distillation for loss in each.losses.items()]
     return {
         "network": type(network).__name__,
         "parameters": _size(network),
         "training data": f"{_content(loader.dataset)}, checksum of their names {cases:08x}",
         "batch size": loader.batch_size,
         "iterations an epoch": trainer.state.epoch_length,
-        "learning rate": trainer.optimizer.defaults.get("lr"),
+        "learning rate": optimizer.defaults.get("lr"),
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
-        "objective": "; ".join(f"{each.supervised_weight:g} supervised, {_terms(each)}" for each in distillation),
-        **{f"{name} {key}": value for name, loss in terms for key, value in _options(loss).items()},
+        "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
+        **{f"{name} {key}": value for name, loss in losses for key, value in _options(loss).items()},
     }
 
 
 def _options(loss: Any) -> dict[str, str | int | float]:
     found = getattr(loss, "__dict__", {}).items()
-    return {k.lstrip("_"): v for k, v in found if isinstance(v, (str, int, float)) and k != "training"}
+    plain = [(k, str(v) if isinstance(v, str) else v) for k, v in found]  # MONAI's enums are texts that need code
+    return {k.lstrip("_"): v for k, v in plain if isinstance(v, (str, int, float)) and k != "training"}
 
 
 def _size(network: nn.Module) -> int:
@@ -136,14 +148,3 @@ def _content(dataset: Any) -> str:
     if len(dataset) == len(cases):
         return count
     return f"{len(dataset)} {'slices' if 'slice' in _items(dataset)[0] else 'items'} of {count}"
-
-
-def _terms(handler: DistillationHandler) -> str:
-    weights = {
-        name: "scheduled" if callable(term.weight) else f"{term.weight:g}" for name, term in handler.terms.items()
-    }
-    members = handler.teacher.members.values() or [handler.teacher]
-    networks = [type(getattr(member, "network", member)).__name__ for member in members]
-    return f"distilled from {', '.join(networks)} by " + " + ".join(
-        f"{weight} {name}" for name, weight in weights.items()
-    )

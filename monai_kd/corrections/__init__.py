@@ -14,7 +14,17 @@
 from __future__ import annotations
 
 from monai_kd.corrections.assistant_correction import AssistantCorrection
+from monai_kd.corrections.correction_chain import CorrectionChain
 from monai_kd.corrections.false_pixels import false_pixels
 from monai_kd.corrections.similarity_correction import SimilarityCorrection
+from monai_kd.corrections.store_soft_labels import store_soft_labels
+from monai_kd.corrections.weights_key import weights_key
 
-__all__ = ["AssistantCorrection", "SimilarityCorrection", "false_pixels"]
+__all__ = [
+    "AssistantCorrection",
+    "CorrectionChain",
+    "SimilarityCorrection",
+    "false_pixels",
+    "store_soft_labels",
+    "weights_key",
+]

@@ -27,9 +27,10 @@ from monai.config import PathLike
 from monai_kd.transforms.load_mask import mask_pixels
 from monai_kd.transforms.open_photo import check_depth, open_photo
 
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
 IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
+SEQUENCE_FOLDER = re.compile(r"seq(uence)?_?\d+", re.IGNORECASE)  # PolypGen, EndoCV2022
 MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 # first frame of each video sequence of CVC-ClinicDB, from the README that comes with it
 CLINICDB = (
@@ -62,8 +63,14 @@ def endoscopy_cases(
     - the layout of PraNet (Fan et al., MICCAI 2020), which KDAS uses: TrainDataset/{image,mask} or {images,masks} and
       TestDataset/{CVC-300,CVC-ClinicDB,CVC-ColonDB,ETIS-LaribPolypDB,Kvasir}/{images,masks};
     - Kvasir-SEG (images/, masks/), CVC-ClinicDB (Original/, "Ground Truth"/; of PNG/ and TIF/ in its Kaggle form PNG
-      is taken), CVC-EndoSceneStill (bbdd/, gtpolyp/), ETIS-LaribPolypDB (its own name, "Ground Truth"/), PolypGen and
-      EndoCV2022 (images_C1/, masks_C1/; each sequence is a data set); skin and fundus photographs of that form.
+      is taken), CVC-EndoSceneStill (bbdd/, gtpolyp/), ETIS-LaribPolypDB (its own name, "Ground Truth"/); photographs
+      of skin and of the fundus in that form;
+    - PolypGen, single frames (data_C1/{images_C1,masks_C1}) and sequences (sequenceData/positive/seq1/{images_seq1,
+      masks_seq1}), and EndoCV2022 (PolypGen2.0/seq1/{images,masks}): each such folder is a data set. PolypGen's frames
+      without a polyp (sequenceData/negativeOnly/) have no masks and are passed over.
+
+    Frames are PNG, JPEG, TIFF, BMP or WebP files; other files and hidden ones are passed over. Links are followed; a
+    folder that is reached twice counts at its first path.
 
     A mask has its image's stem, or that with ``_mask``, ``_segmentation``, or a ``p`` in front (ETIS). All frames that
     cannot be used are named in one error: image or mask is missing, cannot be decoded, or has another size than the
@@ -77,8 +84,9 @@ def endoscopy_cases(
         folder: what was unpacked.
         names: only these frames: a text file with one stem a line, or a list; a suffix is allowed.
         sequences: a CSV file with the columns "frame" (stem; a suffix is allowed) and "sequence" (or "frame_id",
-            "sequence_id", as in Kaggle's metadata.csv), or "clinicdb" for the table of CVC-ClinicDB's README. A frame
-            that it does not name is a sequence of its own.
+            "sequence_id", as in Kaggle's metadata.csv), "clinicdb" for the table of CVC-ClinicDB's README, or "folder"
+            where a folder such as seq12/ holds the frames of one video (PolypGen, EndoCV2022). A frame that it does not
+            name is a sequence of its own.
         datasets: only the data sets of these names, their folders' names; default: all. Some copies of TestDataset
             hold the five test sets once more in test/.
         exclude: cases to leave out, as "CVC-ClinicDB_14"; each must be there, in any data set below `folder`.
@@ -130,8 +138,13 @@ def endoscopy_cases(
 
 
 def _folders(root: Path) -> Iterator[_Folder]:
+    seen: set[Path] = set()  # links may lead in circles
     for place, inner, _ in os.walk(root, followlinks=True):
-        folder = Path(place)
+        folder, owner = Path(place), Path(place).resolve()
+        if owner in seen:
+            inner.clear()
+            continue
+        seen.add(owner)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         if {"PNG", "TIF"} <= set(inner):
             inner.remove("TIF")  # the same frames
@@ -142,7 +155,6 @@ def _folders(root: Path) -> Iterator[_Folder]:
         if len(images) + len(masks) > 2:
             raise ValueError(f"a data set must have one folder of images and one of masks, but got {images + masks}.")
         inner.clear()
-        owner = folder.resolve()
         name = owner.parent.name if owner.name in ("PNG", "TIF") else owner.name
         yield _Folder(name, _stems(folder / images[0]), _stems(folder / masks[0]))
 
@@ -229,6 +241,12 @@ def _stem(name: str) -> str:
 
 
 def _with_sequence(cases: list[dict[str, str]], sequences: PathLike) -> list[dict[str, str]]:
+    if sequences == "folder":
+        own = [bool(SEQUENCE_FOLDER.fullmatch(case["dataset"])) for case in cases]
+        if not any(own):
+            found = ", ".join(sorted({case["dataset"] for case in cases})[:5])
+            raise ValueError(f'`sequences="folder"` must find frames in folders such as seq12/, but got {found}.')
+        return [{**case, "sequence": case["dataset" if in_one else "case"]} for case, in_one in zip(cases, own)]
     table = _sequences(sequences)
     stems = [Path(case["image"]).stem for case in cases]
     if not any(stem in table for stem in stems):
@@ -241,7 +259,9 @@ def _sequences(sequences: PathLike) -> dict[str, str]:
         return {str(frame): str(bisect_right(CLINICDB, frame)) for frame in range(1, 613)}
     file = Path(sequences).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f'`sequences` must be a CSV file or "clinicdb", but got {file}, which is not there.')
+        raise FileNotFoundError(
+            f'`sequences` must be a CSV file, "clinicdb" or "folder", but got {file}, which is not there.'
+        )
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         columns = [next((c for c in (name, f"{name}_id") if c in (reader.fieldnames or ())), "") for name in FIELDS]

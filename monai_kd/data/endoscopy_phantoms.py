@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from monai_kd.data.progress_bar import progress_bar
 
-LAYOUTS = ("pranet", "kvasir", "clinicdb", "folder")
+LAYOUTS = ("pranet", "kvasir", "clinicdb", "endocv2022", "folder")
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
 MARGIN = 2.0  # noise fields reach this far from the centre of a scene, whose height is -1 to 1
 
@@ -223,13 +223,14 @@ def write_endoscopy_phantoms(
     """
     Writes generated frames in the layout of a data set, for :py:func:`monai_kd.data.endoscopy_cases`. Beside the frames
     lies ``sequences.csv``, which names the video that each comes from, but for Kvasir-SEG, whose frames are all of
-    different videos.
+    different videos, and EndoCV2022, whose folders are the videos.
 
     Args:
         folder: where to write; made when absent.
         layout: "pranet" (TrainDataset and TestDataset with its five test sets, each a tenth of the frames), "kvasir"
-            (Kvasir-SEG as published, masks in JPEG), "clinicdb" (CVC-ClinicDB as published, TIFF), or "folder" (images/
-            in JPEG and masks/ in PNG).
+            (Kvasir-SEG as published, masks in JPEG), "clinicdb" (CVC-ClinicDB as published, TIFF), "endocv2022"
+            (EndoCV2022 as published: seq1/images, seq1/masks, seq2/images and so on, JPEG), or "folder" (images/ in
+            JPEG and masks/ in PNG).
         num_frames: number of frames, at least 1; for "pranet" at least 10.
         size: see :py:func:`endoscopy_phantom`.
         frames_per_sequence: how many frames one video has, at least 1.
@@ -257,26 +258,35 @@ def write_endoscopy_phantoms(
             "`num_frames` must be at least 1 (10 for pranet), `frames_per_sequence` 1 and `empty_fraction` in [0, 1], "
             f"but got {num_frames}, {frames_per_sequence} and {empty_fraction}."
         )
-    root, parts = Path(folder), _parts(layout, num_frames)
+    root, parts = Path(folder), _parts(layout, num_frames, frames_per_sequence)
     views = 1 if layout == "kvasir" else frames_per_sequence
     frames = [(index, number) for index, part in enumerate(parts) for number in range(part.num_frames)]
     for index, number in progress_bar(frames, "Generating frames", len(frames), progress):
         scene = int(np.random.RandomState([seed, index, number // views]).randint(2**31))
         empty = np.random.RandomState(scene).rand() < empty_fraction
         frame = endoscopy_phantom(scene, size, 0 if empty else None, number % views)
-        name = f"cju{number:022d}" if layout == "kvasir" else str(number + 1)
+        name = {"kvasir": f"cju{number:022d}", "endocv2022": f"seq{index + 1}_{number + 1}"}.get(
+            layout, str(number + 1)
+        )
         for array, place, suffix in zip(frame, parts[index][:2], parts[index].suffixes):
             path = root / place / (name + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path, quality=95)  # of JPEG; the other formats have no loss
-    if layout != "kvasir":
+    if layout not in ("kvasir", "endocv2022"):
         for part in parts:
             rows = [f"{number + 1},{number // views + 1}\n" for number in range(part.num_frames)]
             (root / part.images).with_name("sequences.csv").write_text("frame,sequence\n" + "".join(rows))
     return root
 
 
-def _parts(layout: str, num_frames: int) -> list[_Part]:
+def _parts(layout: str, num_frames: int, frames_per_sequence: int) -> list[_Part]:
+    if layout == "endocv2022":
+        firsts = range(0, num_frames, frames_per_sequence)
+        counts = [min(frames_per_sequence, num_frames - first) for first in firsts]
+        return [
+            _Part(f"seq{video}/images", f"seq{video}/masks", (".jpg", "_mask.jpg"), count)
+            for video, count in enumerate(counts, start=1)
+        ]
     if layout == "kvasir":
         return [_Part("images", "masks", (".jpg", ".jpg"), num_frames)]
     if layout == "clinicdb":

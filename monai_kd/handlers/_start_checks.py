@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
 from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
+from monai.handlers import CheckpointLoader
 from torch import nn
 
 from monai_kd.handlers.distillation_term import DistillationTerm
@@ -80,6 +82,19 @@ def check_engine(engine: Any) -> str:
     return refusal % "which does not fire them"
 
 
+def check_loaders(engine: Any, adapters: Iterable[nn.Parameter]) -> None:
+    """Refuse a loader that would restore an optimizer before the adapters have joined it."""
+    handlers = [handler for handler, *_ in engine._event_handlers[Events.STARTED]]
+    wanted = {id(parameter) for parameter in adapters}
+    for loaded in (loader.load_dict.values() for loader in handlers if isinstance(loader, CheckpointLoader)):
+        groups = [group for each in loaded if isinstance(each, torch.optim.Optimizer) for group in each.param_groups]
+        if groups and wanted - {id(parameter) for group in groups for parameter in group["params"]}:
+            raise ValueError(
+                "`CheckpointLoader` must be attached after `DistillationHandler`, whose adapters join the optimizer as "
+                "training starts, but got it before; put the loader behind it in the list of handlers."
+            )
+
+
 def check_names(own: Iterable[str], others: Iterable[Iterable[str]]) -> None:
     """Refuse terms of a name that another handler of the trainer logs under."""
     own = list(own)
@@ -101,7 +116,7 @@ def check_supervised_weights(weights: Sequence[float]) -> None:
         )
 
 
-def check_ranks(names: Iterable[str], timeout: timedelta) -> None:
+def check_ranks(names: Iterable[str], timeout: timedelta, handler: str = "DistillationHandler") -> None:
     """
     Refuse a handler that is missing on another rank. Each leaves a note in the store, which needs no help of a rank
     that lacks the handler.
@@ -117,7 +132,7 @@ def check_ranks(names: Iterable[str], timeout: timedelta) -> None:
             store.wait([key], timeout)
         except (dist.DistStoreError, RuntimeError) as error:
             raise RuntimeError(
-                f"`DistillationHandler` must be attached on every rank, but got none on rank {rank} within "
+                f"`{handler}` must be attached on every rank, but got none on rank {rank} within "
                 f"{timeout}; keep it out of what a multi-GPU config drops on ranks > 0."
             ) from error
 
@@ -129,6 +144,34 @@ def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer:
         raise ValueError("`teacher` must not share weights with the student, but got a common one; copy it first.")
     if any(id(parameter) in frozen for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError("`optimizer` must not hold the teacher's weights; give it `student.parameters()` alone.")
+
+
+def check_discriminator(discriminator: Any, optimizer: Any) -> None:
+    """Refuse what is no discriminator, and an optimizer that does not hold its weights, all of them and no others."""
+    if not isinstance(discriminator, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            "`discriminator` must be a module and `optimizer` one of its weights, but got "
+            f"{type(discriminator).__name__} and {type(optimizer).__name__}."
+        )
+    if isinstance(discriminator, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "`discriminator` must not be wrapped, but got DistributedDataParallel; the handler keeps it equal on all "
+            "ranks, give it `discriminator.module`."
+        )
+    own = {id(parameter) for parameter in discriminator.parameters() if parameter.requires_grad}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if own != held:
+        raise ValueError(
+            f"`optimizer` must hold the discriminator's weights, all {len(own)} and no others, but got {len(held)}, "
+            f"{len(held & own)} of them the discriminator's; give it `discriminator.parameters()`."
+        )
+
+
+def check_apart(discriminator: nn.Module, others: Iterable[nn.Parameter], whose: str) -> None:
+    """Refuse a discriminator that has a weight in common with others."""
+    own = {id(parameter) for parameter in discriminator.parameters()}
+    if any(id(parameter) in own for parameter in others):
+        raise ValueError(f"`discriminator` must have weights of its own, but got one that is also {whose}.")
 
 
 def check_unused_parameters(network: nn.Module) -> None:

@@ -33,6 +33,12 @@ def _names(layers: str | Sequence[str] | None) -> list[str]:
     return [] if layers is None else [layers] if isinstance(layers, str) else list(layers)
 
 
+def single(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without metadata, in single precision, or in double where it is."""
+    tensor = plain(tensor)
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 class DistillationTerm:
     """
     A distillation loss, the tensors that it compares and its weight.
@@ -165,15 +171,10 @@ class DistillationTerm:
         with torch.autocast(pairs[0][0].device.type, enabled=False):
             values = []
             for i, (own, target) in enumerate(pairs):
-                own, target = self._single(own), self._single(target).detach()
+                own, target = single(own), single(target).detach()
                 self._check_shapes(own, target)
                 values.append(self._scalar(self.loss(self.adapters[i](own) if self.adapters else own, target, label)))
             return values[0] if len(values) == 1 else torch.stack(values).sum()
-
-    @staticmethod
-    def _single(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = plain(tensor)
-        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
     def _check_shapes(self, own: torch.Tensor, target: torch.Tensor) -> None:
         if not self.student_layers and not self.adapters and own.shape != target.shape:

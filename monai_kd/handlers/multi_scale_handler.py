@@ -34,7 +34,8 @@ class MultiScaleHandler:
     so that an epoch costs a third and the step count does not depend on the scales.
 
     The draw depends on the seed and the number of the iteration alone: a resumed run goes on as the uninterrupted one,
-    and all ranks of a distributed run have the same size.
+    and all ranks of a distributed run have the same size. A second handler of the same seed and scales may resize other
+    entries of the batch to the same size.
 
     Args:
         scales: factors of the size, each > 0.
@@ -45,7 +46,8 @@ class MultiScaleHandler:
         seed: seed of the draws, >= 0.
 
     Raises:
-        ValueError: when an argument is out of range, or (in training) a batch has no such key.
+        ValueError: when an argument is out of range, (when attached) another handler of the trainer resizes the same
+            key, or (in training) a batch has no such key.
 
     Example::
 
@@ -73,7 +75,17 @@ class MultiScaleHandler:
         self.seed = int(seed)
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer whose batches are dictionaries."""
+        """Register with a trainer whose batches are dictionaries. Attaching twice changes nothing."""
+        if engine.has_event_handler(self, Events.ITERATION_STARTED):
+            return
+        handlers = [handler[0] for handler in engine._event_handlers[Events.ITERATION_STARTED]]
+        others = [key for handler in handlers if isinstance(handler, MultiScaleHandler) for key in handler.keys]
+        twice = [key for key in self.keys if key in others]
+        if twice:  # the scales would multiply: 0.75 of 0.75
+            raise ValueError(
+                "`keys` must be resized by one `MultiScaleHandler` of a trainer, but got "
+                f"{', '.join(map(repr, twice))} of two; name all scales in one of them."
+            )
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def scale(self, iteration: int) -> float:

@@ -9,6 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from monai_kd.report.correction_figure import CorrectionCase, correction_figure
 from monai_kd.report.cost_table import cost_table
 from monai_kd.report.layer_table import layer_table
 from monai_kd.report.network_cost import NetworkCost, network_cost
@@ -24,11 +25,13 @@ from monai_kd.report.write_report import write_report
 
 __all__ = [
     "CaseMetrics",
+    "CorrectionCase",
     "NetworkCost",
     "OverlayCase",
     "PairedTest",
     "Spread",
     "Table",
+    "correction_figure",
     "cost_table",
     "layer_table",
     "network_cost",

@@ -20,6 +20,9 @@ from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
 from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
 from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
+from monai_kd.transforms.load_soft_label import LoadSoftLabeld
+from monai_kd.transforms.rand_hue import RandHued
+from monai_kd.transforms.rand_perspective import RandPerspectived
 from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
 
 __all__ = [
@@ -34,8 +37,11 @@ __all__ = [
     "LoadRGBd",
     "LoadSlice",
     "LoadSliced",
+    "LoadSoftLabeld",
     "RandBoundaryTransform",
     "RandBoundaryTransformd",
+    "RandHued",
+    "RandPerspectived",
     "TaskLabeld",
     "check_hounsfield",
     "hounsfield_problem",

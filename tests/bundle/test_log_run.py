@@ -22,9 +22,10 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
+from monai.losses import DiceLoss
 
 from monai_kd.bundle import log_run
-from monai_kd.handlers import DistillationHandler, DistillationTerm, LinearSchedule
+from monai_kd.handlers import AdversarialDistillationHandler, DistillationHandler, DistillationTerm, LinearSchedule
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher, TeacherTeam
 
@@ -45,6 +46,7 @@ def start(
     handlers = [ValidationHandler(interval, evaluator)]
     if terms:
         handlers.append(DistillationHandler(kwargs.pop("teacher", Teacher(torch.nn.Conv2d(1, 2, 3))), terms))
+    handlers += kwargs.pop("handlers", [])
     trainer = SupervisedTrainer(
         torch.device("cpu"),
         2,
@@ -170,3 +172,45 @@ def test_unknown_layer_is_refused_before_anything_is_written(term, message):
     start(terms=[DistillationTerm(KDLoss(), **term | {"student_layer": "0", "teacher_layer": "0"})],
           network=student, **options)  # fmt: skip
     assert not any(m._forward_hooks for part in (student, teacher.network) for m in part.modules())
+
+
+def test_settings_are_read_without_code():
+    """MONAI's losses hold enums, which a checkpoint that is read safely must not."""
+    term = DistillationTerm(lambda student, teacher, label: 0.0, name="dice")
+    term.loss = DiceLoss()
+    found = settings(terms=[term])
+    assert found["dice reduction"] == "mean"
+    assert {type(value) for value in found.values()} <= {str, int, float, bool, type(None)}
+
+
+def adversary(**options: Any) -> AdversarialDistillationHandler:
+    """Two teachers and a discriminator, of no layer."""
+    team = TeacherTeam([Teacher(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1))) for _ in range(2)])
+    discriminator = torch.nn.Conv2d(3, 1, 1)
+    optimizer = torch.optim.SGD(discriminator.parameters(), 0.1)
+    return AdversarialDistillationHandler(team, discriminator, optimizer, **({"student_layers": []} | options))
+
+
+def test_adversary_is_told_beside_terms(told):
+    start(terms=[DistillationTerm(KDLoss(), 0.1)], handlers=[adversary(max_accuracy=0.8)])
+    assert told()[2] == (
+        "distilled from Conv2d by 0.1 kd; distilled from Sequential, Sequential by 0.2 adversarial of probabilities "
+        "(alternate), discriminator up to an accuracy of 0.8"
+    )
+
+
+@pytest.mark.parametrize("other", [{"weight": 0.3}, {"turns": "both"}, {"max_accuracy": 0.8}, {"probabilities": False}])
+def test_other_adversary_is_another_run(other):
+    one, two = (settings(handlers=[adversary(**options)]) for options in ({}, other))
+    assert {name for name in one if one[name] != two[name]} == {"objective"}
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_layer_of_an_adversary_that_a_network_lacks(who):
+    layers = {"student_layers": ["0"], "teacher_layers": ["0"]} | {f"{who}_layers": ["1"]}
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1))
+    with pytest.raises(
+        ValueError, match="`layer` must be a module of Sequential, but got `1`; the nearest names are `0`"
+    ):
+        start(network=network, handlers=[adversary(**layers)])
+    start(network=network, handlers=[adversary(student_layers=["0"])])

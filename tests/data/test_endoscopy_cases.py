@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from monai_kd.data import endoscopy_cases, hold_out, k_fold, write_endoscopy_phantoms
+from monai_kd.transforms import LoadMask, LoadRGB
 
 PAIRS = {  # image and mask folder, and the names of a pair in them, as published
     "PraNet, train": ("TrainDataset/image", "TrainDataset/mask", "7.png", "7.png"),
@@ -36,6 +38,8 @@ PAIRS = {  # image and mask folder, and the names of a pair in them, as publishe
     "ETIS": ("ETIS-LaribPolypDB/ETIS-LaribPolypDB", "ETIS-LaribPolypDB/Ground Truth", "7.tif", "p7.tif"),
     "PolypGen": ("data_C1/images_C1", "data_C1/masks_C1", "7_.jpg", "7_mask.jpg"),
     "PolypGen, video": ("positive/seq12/images_seq12", "positive/seq12/masks_seq12", "7.jpg", "7_mask.jpg"),
+    "PolypGen, mask in TIFF": ("data_C6/images_C6", "data_C6/masks_C6", "7.jpg", "7_mask.tif"),
+    "EndoCV2022": ("PolypGen2.0/seq21/images", "PolypGen2.0/seq21/masks", "seq6_C6_99.jpg", "seq6_C6_99_mask.jpg"),
     "ISIC": ("skin/images", "skin/masks", "ISIC_7.jpg", "ISIC_7_segmentation.png"),
 }
 
@@ -190,7 +194,7 @@ def test_sequences(tmp_path):
     (tmp_path / "videos.csv").write_text("frame,sequence\n0001,a\n")
     with pytest.raises(ValueError, match="`sequences` must name the frames, but got .*videos.csv without 1, 25, 26"):
         endoscopy_cases(tmp_path, sequences=tmp_path / "videos.csv")
-    with pytest.raises(FileNotFoundError, match='a CSV file or "clinicdb", but got nowhere.csv'):
+    with pytest.raises(FileNotFoundError, match='a CSV file, "clinicdb" or "folder", but got nowhere.csv'):
         endoscopy_cases(tmp_path, sequences="nowhere.csv")
 
 
@@ -268,3 +272,96 @@ def test_unknown_cases_to_exclude(tmp_path):
         endoscopy_cases(tmp_path, exclude=["one_1", "1", "one_3", "two_p7"])
     cases = endoscopy_cases(tmp_path, datasets=["one"], exclude=["one_1", "two_7"])  # the latter is not asked for
     assert [case["case"] for case in cases] == ["one_2"]
+
+
+def test_webp_is_read(tmp_path):
+    images, masks = tmp_path / "set" / "images", tmp_path / "set" / "masks"
+    picture(images / "1.webp")
+    mask(masks / "1.png")
+    picture(images / "2.WEBP", value=30)
+    mask(masks / "2.webp")  # with loss
+    pair(tmp_path / "set", "3")
+    cases = endoscopy_cases(tmp_path, names=["1.webp", "2", "3"])
+    assert [Path(case["image"]).name for case in cases] == ["1.webp", "2.WEBP", "3.png"]
+    assert abs(LoadRGB()(cases[1]["image"]) - 30 / 255).max() < 0.03
+    expected = LoadMask()(cases[2]["label"])
+    assert all((LoadMask()(case["label"]) == expected).all() for case in cases)
+    frames = [Image.fromarray(np.full((8, 10, 3), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(images / "1.webp", save_all=True, append_images=frames[1:])
+    (images / "3.webp").touch()
+    with pytest.raises(ValueError, match="2 frames in .* cannot be used") as caught:
+        endoscopy_cases(tmp_path)
+    assert "set_1: `filename` must hold one picture, but got 2 in" in str(caught.value)
+    assert "set_3: it must be one image and one mask, but got" in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links on this system")
+def test_links_may_lead_in_circles(tmp_path):
+    """Ten folders with a link to the top each: without a memory the walk would have 10 ^ 40 paths before it."""
+    pair(tmp_path / "sets" / "Kvasir")
+    for number in range(10):
+        (tmp_path / "sets" / f"part{number}").mkdir()
+        (tmp_path / "sets" / f"part{number}" / "top").symlink_to(tmp_path / "sets", target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere" / "ClinicDB"
+    pair(elsewhere, "2")
+    for link in ("a", "b"):  # the second is no second data set
+        (tmp_path / "sets" / link).symlink_to(elsewhere, target_is_directory=True)
+    cases = endoscopy_cases(tmp_path / "sets")
+    assert [case["case"] for case in cases] == ["Kvasir_1", "ClinicDB_2"]
+    assert cases[1]["image"] == str(tmp_path / "sets" / "a" / "images" / "2.png")
+    (tmp_path / "circle").mkdir()
+    (tmp_path / "circle" / "self").symlink_to(tmp_path / "circle", target_is_directory=True)
+    with pytest.raises(FileNotFoundError, match="`folder` must hold images/ and masks/"):
+        endoscopy_cases(tmp_path / "circle")
+
+
+def polypgen(root):
+    """A frame or two of each kind of PolypGen, with the folders beside them that hold no cases."""
+    for place in ("data_C1", "data_C6"):
+        centre = place.removeprefix("data_")
+        for stem in ("1", "2"):
+            picture(root / place / f"images_{centre}" / f"{centre}_{stem}.jpg")
+            mask(root / place / f"masks_{centre}" / f"{centre}_{stem}_mask.jpg")
+        picture(root / place / f"bbox_images_{centre}" / f"{centre}_1.jpg")
+    for video in ("seq1", "seq12"):
+        for stem in ("9", "10"):
+            folder = root / "sequenceData" / "positive" / video
+            picture(folder / f"images_{video}" / f"{stem}_endocv2021_positive.jpg")
+            mask(folder / f"masks_{video}" / f"{stem}_endocv2021_positive_mask.jpg")
+            picture(folder / f"bbox_image_{video}" / f"{stem}_endocv2021_positive.jpg")
+            (folder / f"bbox_{video}").mkdir(exist_ok=True)
+            (folder / f"bbox_{video}" / f"{stem}_endocv2021_positive.txt").touch()
+    picture(root / "sequenceData" / "negativeOnly" / "seq1_neg" / "1.jpg")
+    picture(root / "imagesAll_positive" / "C1_1.jpg")
+
+
+def test_sequences_of_folders(tmp_path):
+    """A sequence of PolypGen is one video, a single frame a video of its own."""
+    polypgen(tmp_path)
+    cases = endoscopy_cases(tmp_path, sequences="folder")
+    assert [(case["case"], case["sequence"]) for case in cases] == [
+        *((f"data_{centre}_{centre}_{stem}",) * 2 for centre in ("C1", "C6") for stem in ("1", "2")),
+        *((f"{video}_{stem}_endocv2021_positive", video) for video in ("seq1", "seq12") for stem in ("9", "10")),
+    ]
+    split = hold_out(cases, fraction=0.3, group_key="sequence")
+    held = {case["sequence"] for case in split["validation"]}
+    assert held.isdisjoint(case["sequence"] for case in split["train"])
+    only = endoscopy_cases(tmp_path / "sequenceData" / "positive", sequences="folder")
+    assert {case["sequence"] for case in only} == {"seq1", "seq12"}
+
+
+def test_folders_that_are_no_sequences(tmp_path):
+    pair(tmp_path / "Kvasir-SEG")
+    with pytest.raises(ValueError, match=r'"folder"` must find frames in folders such as seq12/, but got Kvasir-SEG\.'):
+        endoscopy_cases(tmp_path, sequences="folder")
+
+
+def test_generated_sequences(tmp_path):
+    """As EndoCV2022 has them: three videos of three frames and one of the frame that is left."""
+    options = {"num_frames": 10, "frames_per_sequence": 3, "size": 48, "progress": False}
+    cases = endoscopy_cases(write_endoscopy_phantoms(tmp_path, "endocv2022", **options), sequences="folder")
+    assert [case["case"] for case in cases[:4]] == ["seq1_seq1_1", "seq1_seq1_2", "seq1_seq1_3", "seq2_seq2_1"]
+    assert [case["sequence"] for case in cases] == ["seq1"] * 3 + ["seq2"] * 3 + ["seq3"] * 3 + ["seq4"]
+    folds = [k_fold(cases, fold, num_folds=4, group_key="sequence") for fold in range(4)]
+    assert sorted(len(fold["test"]) for fold in folds) == [1, 3, 3, 3]
+    assert not list(tmp_path.rglob("*.csv"))

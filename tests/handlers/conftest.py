@@ -9,11 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What tests of compiled networks share."""
+"""What tests of compiled networks and of mixed precision share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -25,3 +26,13 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
+
+
+@pytest.fixture
+def emulated_amp(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Mixed precision as MONAI's ``amp=True`` has it on CUDA: autocast (bfloat16 here) and a scaler that scales."""
+    autocast, scaler = torch.autocast, torch.amp.GradScaler
+    cpu = {"device_type": "cpu", "dtype": torch.bfloat16}
+    monkeypatch.setattr(torch, "autocast", lambda device, **kwargs: autocast(**(cpu | kwargs)))
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda: scaler("cpu", init_scale=1024.0))
+    return {"autocast": lambda: autocast(**cpu), "scaler": scaler("cpu", init_scale=1024.0)}

@@ -32,16 +32,6 @@ from tests.handlers.training import On, distil, handler_of, loop_by_hand, make_t
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
 
-@pytest.fixture
-def emulated_amp(monkeypatch):
-    """Mixed precision as MONAI's ``amp=True`` has it on CUDA: autocast (bfloat16 here) and a scaler that scales."""
-    autocast, scaler = torch.autocast, torch.amp.GradScaler
-    cpu = {"device_type": "cpu", "dtype": torch.bfloat16}
-    monkeypatch.setattr(torch, "autocast", lambda device, **kwargs: autocast(**(cpu | kwargs)))
-    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda: scaler("cpu", init_scale=1024.0))
-    return {"autocast": lambda: autocast(**cpu), "scaler": scaler("cpu", init_scale=1024.0)}
-
-
 def three_terms(adapters: list[nn.Module]) -> list[DistillationTerm]:
     """Logits, one layer, and two layers of other widths: the last with adapters."""
     return [

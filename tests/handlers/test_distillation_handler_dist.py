@@ -78,3 +78,30 @@ def test_handler_missing_on_one_rank(ranks):
         "keep it out of what a multi-GPU config drops on ranks > 0."
     )
     assert ranks[1]["missing"]["error"] is None
+
+
+@pytest.mark.parametrize("form", ["", ", accumulated", ", gate"])
+def test_adversary_is_equal_on_both_ranks_and_to_the_loop_by_hand(ranks, form):
+    first, second = (rank[f"adversary{form}"] for rank in ranks)
+    assert first["accuracy"] != second["accuracy"]
+    for result in (second, ranks[0][f"adversary by hand{form}"], ranks[1][f"adversary by hand{form}"]):
+        for network in ("student", "discriminator"):
+            torch.testing.assert_close(first[network], result[network], rtol=0, atol=0)
+    start = two_ranks.weights(two_ranks.discriminator_net())
+    assert not any(torch.equal(first["discriminator"][key], start[key]) for key in start)
+
+
+def test_gate_looks_at_the_mean_of_the_ranks(ranks):
+    """Some steps are held back, and there is one that a rank by itself would have decided otherwise."""
+    own = [rank["adversary, gate"]["accuracy"] for rank in ranks]
+    means = [sum(pair) / 2 for pair in zip(*own)]
+    assert {mean > two_ranks.GATE for mean in means} == {True, False}
+    alone = [(one > two_ranks.GATE) != (other > two_ranks.GATE) for one, other in zip(*own)]
+    assert any(alone)
+
+
+def test_adversary_missing_on_one_rank(ranks):
+    assert ranks[0]["adversary missing"]["error"].startswith(
+        "RuntimeError: `AdversarialDistillationHandler` must be attached on every rank, but got none on rank 1"
+    )
+    assert ranks[1]["adversary missing"]["error"] is None

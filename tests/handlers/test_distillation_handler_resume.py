@@ -78,7 +78,18 @@ def test_2_and_2_epochs_are_4(tmp_path):
     assert second.loss.temperature == whole.loss.temperature == 1.0
 
 
-def test_loading_before_the_adapters_have_joined_is_no_silent_loss(tmp_path):
+def test_loading_before_the_adapters_have_joined_is_refused(tmp_path):
     run(2, tmp_path)
-    with pytest.raises(ValueError, match="loaded state dict contains a parameter group that doesn't match"):
+    with pytest.raises(ValueError, match="`CheckpointLoader` must be attached after `DistillationHandler`, whose"):
         run(4, tmp_path, load=tmp_path / "2.pt", load_first=True)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_loader_may_come_first_where_no_adapter_is_to_join(joined):
+    """Adapters that are in the optimizer already, and weights alone."""
+    student, adapter = student_net(), ChannelAdapter(4, 6)
+    optimizer = adam([*student.parameters(), *(adapter.parameters() if joined else ())])
+    loader = CheckpointLoader("nowhere.pt", {"network": student} | ({"optimizer": optimizer} if joined else {}))
+    handler = handler_of(DistillationTerm(hint, 1.0, "middle", "middle", adapter))
+    trainer = make_trainer(student, [loader, handler], optimizer=optimizer)
+    assert trainer.has_event_handler(handler._start)

@@ -90,7 +90,7 @@ class Sizes:
         self.network.register_forward_pre_hook(lambda module, args: self.seen.append(args[0].shape[-1]))
 
 
-def trainer(max_epochs, seed=0):
+def trainer(max_epochs, handlers=None):
     torch.manual_seed(0)
     sizes = Sizes()
     data = [{"image": torch.rand(3, 128, 128), "label": torch.rand(1, 128, 128).round()} for _ in range(8)]
@@ -101,7 +101,7 @@ def trainer(max_epochs, seed=0):
         network=sizes.network,
         optimizer=torch.optim.SGD(sizes.network.parameters(), 0.1),
         loss_function=torch.nn.BCEWithLogitsLoss(),
-        train_handlers=[MultiScaleHandler(seed=seed)],
+        train_handlers=[MultiScaleHandler()] if handlers is None else handlers,
     )
     return engine, sizes
 
@@ -125,6 +125,27 @@ def test_resumed_run_goes_on_as_the_whole_one():
     second.load_state_dict({**state, "max_epochs": 4})
     second.run()
     assert rest.seen == all_sizes.seen[8:]
+
+
+def test_attached_twice_it_resizes_once():
+    handler = MultiScaleHandler(scales=[0.75])
+    engine, sizes = trainer(max_epochs=1, handlers=[handler, handler])
+    handler.attach(engine)
+    engine.run()
+    assert sizes.seen == [96] * 4  # not 64, 0.75 of 0.75
+
+
+@pytest.mark.parametrize("keys", [("image", "label"), "label"])
+def test_two_that_resize_one_key_are_refused(keys):
+    with pytest.raises(ValueError, match="`keys` must be resized by one `MultiScaleHandler` .* got .*'label' of two"):
+        trainer(max_epochs=1, handlers=[MultiScaleHandler(), MultiScaleHandler(keys=keys, modes="nearest", seed=1)])
+
+
+def test_two_of_one_seed_resize_other_keys_alike():
+    handlers = [MultiScaleHandler(keys=key, modes="nearest", seed=3) for key in ("image", "label")]
+    engine, sizes = trainer(max_epochs=2, handlers=handlers)
+    engine.run()  # image and label would not fit otherwise
+    assert len(set(sizes.seen)) > 1
 
 
 def test_guards():

@@ -21,13 +21,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_kd.handlers import DistillationTerm
 from monai_kd.networks import ChannelAdapter
+from tests.handlers.adversarial_case import adversary, discriminator_net, teacher_nets
+from tests.handlers.adversarial_case import loop_by_hand as adversarial_by_hand
 from tests.handlers.engine_case import hint, make_data, seeded, soften, student_net, teacher_net
 from tests.handlers.training import distil, handler_of, loop_by_hand, make_trainer
+
+GATE = 0.55  # holds some of the discriminator's steps back
 
 
 def seeded_adapter(seed: int) -> Any:
@@ -94,6 +99,55 @@ def weight_0() -> dict[str, Any]:
     return {"adapter": weights(adapter), "start": weights(seeded_adapter(0))}
 
 
+def adversarial(accumulation: int = 1, max_accuracy: float | None = None) -> dict[str, Any]:
+    """Two teachers, and a discriminator that is another one on each rank, until training starts."""
+    discriminator = discriminator_net(seed=4 + dist.get_rank())
+    handler = adversary(teacher_nets(2), discriminator=discriminator, max_accuracy=max_accuracy)
+    student = DistributedDataParallel(student_net())
+    trainer = make_trainer(student, [handler], data=own_data(), accumulation_steps=accumulation)
+    accuracy = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: accuracy.append(float(engine.state.output[0]["discriminator_accuracy"])),
+    )
+    trainer.run()
+    return {"student": weights(student), "discriminator": weights(discriminator), "accuracy": accuracy}
+
+
+def adversarial_with_mean_gradients(accumulation: int = 1, max_accuracy: float = 1.0) -> dict[str, Any]:
+    """The same as one would write it out for two ranks: means of gradients and of the accuracy before each step."""
+    student, discriminator = student_net(), discriminator_net()
+
+    def mean(tensors: list[torch.Tensor]) -> None:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= 2
+
+    log = adversarial_by_hand(
+        student,
+        teacher_nets(2),
+        discriminator,
+        accumulation=accumulation,
+        in_turn=lambda step: [step % 2],
+        max_accuracy=max_accuracy,
+        batches=list(torch.utils.data.DataLoader(own_data(), batch_size=2)),
+        mean=mean,
+    )
+    accuracy = [own["discriminator_accuracy"] for own in log]
+    return {"student": weights(student), "discriminator": weights(discriminator), "accuracy": accuracy}
+
+
+def adversary_missing_on_rank_1() -> dict[str, Any]:
+    """As with the other handler."""
+
+    def run() -> None:
+        handler = adversary(teacher_nets(1))
+        handler.rank_timeout = timedelta(seconds=1)
+        make_trainer(student_net(), [handler] if dist.get_rank() == 0 else []).run()
+
+    return error_of(run)
+
+
 def error_of(call: Callable[[], Any]) -> dict[str, Any]:
     """The error of a call, as text."""
     try:
@@ -137,7 +191,14 @@ def main(rank: int, folder: str) -> None:
         "gradient on one rank": gradient_on_one_rank(),
         "weight 0": weight_0(),
         "unused": unused_parameters(),
-        "missing": missing_on_rank_1(),
+        "adversary": adversarial(),
+        "adversary by hand": adversarial_with_mean_gradients(),
+        "adversary, accumulated": adversarial(accumulation=2),
+        "adversary by hand, accumulated": adversarial_with_mean_gradients(accumulation=2),
+        "adversary, gate": adversarial(max_accuracy=GATE),
+        "adversary by hand, gate": adversarial_with_mean_gradients(max_accuracy=GATE),
+        "missing": missing_on_rank_1(),  # last: the ranks have started another number of handlers from here on
+        "adversary missing": adversary_missing_on_rank_1(),
     }
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.barrier()

@@ -1,0 +1,117 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Corrected soft labels, computed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import PathLike
+from monai.utils import optional_import
+
+from monai_kd.corrections.correction_chain import Correction, CorrectionChain
+from monai_kd.data.progress_bar import progress_bar
+from monai_kd.networks import Teacher, TeacherTeam
+from monai_kd.networks.soft_label import as_logits, as_soft_label
+from monai_kd.networks.teacher import plain
+from monai_kd.transforms.load_soft_label import sample_key
+
+MARGIN = 2.0**-20
+
+
+def store_soft_labels(
+    dataset: Any,
+    teacher: Teacher | TeacherTeam,
+    folder: PathLike,
+    weights_key: str,
+    corrections: Mapping[str, Correction] | Sequence[Correction] = (),
+    device: torch.device | str = "cpu",
+    image_key: str = "image",
+    label_key: str = "label",
+    progress: bool = False,
+) -> int:
+    """
+    Asks the teacher once about each image, corrects what it says and stores it for
+    :py:class:`~monai_kd.transforms.LoadSoftLabeld`, so that training needs no teacher: three TransUNets are more than
+    a third of the computation of a PLC-KD step. What is stored for the same image, label and weights already is left as
+    it is, so that a run that was stopped goes on.
+
+    A file holds ``logits`` in half precision, see :py:func:`~monai_kd.networks.soft_label.as_logits`, off by 2^-11 of
+    itself at most. So with any temperature a probability of C classes is off by less than 2^-11 (0.37 + log C), 5e-4
+    for two, and the most probable class is the same: its logit, 0, is exact, and all others are kept 1e-6 below.
+
+    Args:
+        dataset: items with image (channels, *spatial) and label (1, *spatial), preprocessed as in training but for what
+            is random.
+        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        folder: where to; it is made if it is missing.
+        weights_key: what they come from, see :py:func:`~monai_kd.corrections.weights_key`.
+        corrections: as of :py:class:`~monai_kd.corrections.CorrectionChain`; without any the teacher's are stored.
+        device: where the networks run.
+        image_key: entry of the image.
+        label_key: entry of the label.
+        progress: whether to show a bar.
+
+    Returns:
+        how many were computed.
+
+    Raises:
+        ValueError: of a correction, when image and label do not fit.
+
+    Example::
+
+        >>> import tempfile
+        >>> from monai_kd.corrections import SimilarityCorrection, store_soft_labels
+        >>> data = [{"image": torch.rand(3, 8, 8), "label": torch.ones(1, 8, 8)}]
+        >>> teacher, folder = Teacher(torch.nn.Conv2d(3, 2, 1)), tempfile.mkdtemp()
+        >>> [store_soft_labels(data, teacher, folder, "1", [SimilarityCorrection()]) for _ in range(2)]
+        [1, 0]
+    """
+    safe_open = optional_import("safetensors", name="safe_open")[0]
+    save_file = optional_import("safetensors.torch", name="save_file")[0]
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    chain = CorrectionChain(corrections).to(device) if corrections else None
+    teacher.to(device)
+    computed = 0
+    for index in progress_bar(range(len(dataset)), "soft labels", len(dataset), progress):
+        item = dataset[index]
+        path = root / f"{sample_key(item[image_key], item[label_key])}.safetensors"
+        if path.is_file():
+            with safe_open(str(path), framework="pt") as file:
+                if file.metadata()["weights_key"] == weights_key:
+                    continue
+        keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
+        images = {key: torch.as_tensor(plain(item[key]))[None].to(device) for key in keys}
+        images["image"] = images[image_key]
+        soft_label = as_soft_label(teacher(images).logits)
+        if chain is not None:
+            label = torch.as_tensor(plain(item[label_key]))[None].to(device)
+            *_, soft_label = chain(soft_label, images, label).values()
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(partial), {"weights_key": weights_key})
+        os.replace(partial, path)
+        computed += 1
+    return computed
+
+
+def stored_logits(soft_label: torch.Tensor) -> torch.Tensor:
+    """The logits (B, C, *spatial) of a soft label in half precision, with the same most probable class."""
+    logits = as_logits(soft_label)
+    if logits.shape[1] > 1:
+        top = soft_label.argmax(1, keepdim=True)  # of equal ones the first, which the others are kept below
+        logits = logits.clamp(max=-MARGIN).scatter(1, top, 0.0)
+    return logits.half().contiguous()

@@ -1,0 +1,322 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Distillation by a discriminator that tells the teacher from the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from monai.losses import PatchAdversarialLoss
+from torch import nn
+
+from monai_kd.handlers._numbers import as_number
+from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
+from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, errors_of, mean_gradients
+from monai_kd.handlers.distillation_monitor import DistillationMonitor
+from monai_kd.handlers.distillation_term import Schedule, single
+from monai_kd.networks import Knowledge, Teacher, TeacherTeam
+from monai_kd.networks.teacher import plain
+
+TURNS = ("alternate", "random", "sequential", "both")
+
+
+class AdversarialDistillationHandler(TeachingHandler):
+    """
+    Lets a student learn to be taken for its teacher by a discriminator D, which learns to tell them apart, in any
+    MONAI trainer that :py:class:`~monai_kd.handlers.DistillationHandler` fits (HAD-Net, Vadacchino et al., MIDL 2021;
+    XP-Net, EndoCV 2022, Eq. 2 and 3):
+
+    .. math::
+        L_S &= L_{supervised} + \\lambda \\, MSE[D(x, \\hat y_S, f_S), 1] \\\\
+        L_D &= MSE[D(x, \\hat y_S, f_S), 0] + MSE[D(x, \\hat y_T, f_T), 1]
+
+    with the student's image x, the segmentation and inner maps f of each network. The first is added to the trainer's
+    loss; by the second D is stepped after the student's backward pass, with its own optimizer and the same maps.
+    Neither gradient reaches the other network. D follows the trainer in gradient accumulation and mixed precision,
+    whose scaler it shares, and is equal on all ranks, its gradients being averaged; its normalisation should not
+    depend on the batch. XP-Net's text has "fake" come from the teacher, its Eq. 3 from the student, as here and in
+    HAD-Net. HAD-Net's code runs the teacher in train mode, with dropout; here it is in eval.
+
+    Of several teachers (a :py:class:`~monai_kd.networks.TeacherTeam`) XP-Net says "teacher 1 or teacher 2" and "multi-
+    step learning"; ``turns`` is how that is read.
+
+    To resume exactly, save the handler with the student, ``CheckpointSaver(save_dict={"network": ..., "optimizer":
+    ..., "trainer": ..., "adversarial": handler})``, and attach ``CheckpointLoader`` after it: it holds D, its optimizer
+    and the teacher's turn. A trainer has one handler of this kind, beside any number of ``DistillationHandler``.
+
+    Args:
+        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        discriminator: called as ``discriminator(segmentation, image, features)``, as
+            :py:class:`~monai_kd.networks.nets.HierarchicalDiscriminator`; returns decisions of any shape, unbounded.
+        optimizer: of the discriminator's weights, all and no others.
+        student_layers: list of dotted module paths in the student; see ``python -m monai_kd layers``. May be empty.
+        teacher_layers: as many paths in the teacher, or of a team a list by member; the student's where None.
+        weight: lambda, >= 0, or a callable of the epochs done. XP-Net does not give it; 0.2 is HAD-Net's.
+        turns: which teacher of a team is the real one in a step of D: ``"alternate"``; ``"random"``; ``"sequential"``
+            (each for its share of the epochs, in the order of the team); ``"both"`` (the mean over all teachers).
+        max_accuracy: D is not stepped where it tells more than this part of the patches right, in (0, 1]; 0.8 in
+            HAD-Net's code. None: it always is.
+        probabilities: whether D sees probabilities (softmax, of one channel sigmoid: XP-Net), or logits (HAD-Net's
+            code).
+        monitor_interval: iterations from one measurement of the student's gradient to the next, 0 for none; see
+            :py:class:`~monai_kd.handlers.distillation_monitor.DistillationMonitor`.
+
+    Raises:
+        TypeError: when an argument is of another type; layers must be lists.
+        ValueError: when an argument is out of range; (as training starts) where ``DistillationHandler`` raises it, or
+            when weights of the discriminator are the student's, the teacher's or in the student's optimizer; (at the
+            first batch, before the first step) when a map does not fit the discriminator.
+
+    Each iteration puts ``loss_supervised``, ``loss_adversarial``, ``loss_adversarial_weighted``, ``loss_discriminator``
+    and ``discriminator_accuracy`` (of patches, in [0, 1]) into ``engine.state.output``;
+    :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
+
+    Example::
+
+        >>> from monai_kd.networks.nets import HierarchicalDiscriminator
+        >>> teachers = TeacherTeam([Teacher(nn.Conv2d(3, 1, 1)), Teacher(nn.Conv2d(3, 1, 1))])
+        >>> discriminator = HierarchicalDiscriminator(spatial_dims=2, in_channels=4, features=[], channels=(8, 16))
+        >>> optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        >>> handler = AdversarialDistillationHandler(teachers, discriminator, optimizer, student_layers=[])
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher | TeacherTeam,
+        discriminator: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        student_layers: Sequence[str],
+        teacher_layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        weight: Schedule = 0.2,
+        turns: str = "alternate",
+        max_accuracy: float | None = None,
+        probabilities: bool = True,
+        monitor_interval: int = 50,
+    ) -> None:
+        super().__init__(teacher)
+        check_discriminator(discriminator, optimizer)
+        if turns not in TURNS:
+            raise ValueError(f"`turns` must be one of {', '.join(TURNS)}, but got {turns!r}.")
+        if max_accuracy is not None and not 0 < as_number("`max_accuracy`", max_accuracy) <= 1:
+            raise ValueError(f"`max_accuracy` must be in (0, 1] or None, but got {max_accuracy}.")
+        self.discriminator = discriminator
+        self.optimizer = optimizer
+        self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+        self.student_layers = self._listed("student_layers", student_layers)
+        self.teacher_layers = self._by_member(self.student_layers if teacher_layers is None else teacher_layers)
+        self.weight = weight if callable(weight) else as_number("`weight`", weight)
+        self.turns = turns
+        self.max_accuracy = max_accuracy
+        self.probabilities = probabilities
+        self.monitor = DistillationMonitor(monitor_interval)
+        self.turn = 0
+        self._members: list[str | None] = []
+        self._said: Knowledge | None = None
+        self._accuracies: list[torch.Tensor] = []
+
+    @staticmethod
+    def _listed(name: str, layers: Any) -> list[str]:
+        if not isinstance(layers, (list, tuple)) or not all(isinstance(layer, str) for layer in layers):
+            raise TypeError(f"`{name}` must be a list of layers, but got {layers!r}.")
+        return list(layers)
+
+    def _by_member(self, layers: Any) -> dict[str | None, list[str]]:
+        members: list[str | None] = [*self.teacher.members] or [None]
+        given = layers if isinstance(layers, Mapping) else dict.fromkeys(members, layers)
+        if set(given) != set(members):
+            raise ValueError(f"`teacher_layers` must name the teachers {members}, but got {sorted(map(str, given))}.")
+        taught: dict[str | None, list[str]] = {
+            member: self._listed("teacher_layers", given[member]) for member in members
+        }
+        if any(len(each) != len(self.student_layers) for each in taught.values()):
+            raise ValueError(
+                "`student_layers` and `teacher_layers` must name as many layers, but got "
+                f"{self.student_layers} and {layers}."
+            )
+        return taught
+
+    @property
+    def weights(self) -> dict[str, Schedule]:
+        """Lambda."""
+        return {"adversarial": self.weight}
+
+    @property
+    def names(self) -> list[str]:
+        """What is logged under."""
+        return ["adversarial", "discriminator"]
+
+    @property
+    def layers(self) -> tuple[list[str], dict[str | None, list[str]]]:
+        """The layers that the discriminator sees."""
+        return self.student_layers, self.teacher_layers
+
+    def summary(self) -> str:
+        """From whom the student learns, by what, in which turns."""
+        turns = f" ({self.turns})" if len(self.teacher_layers) > 1 else ""
+        gate = "" if self.max_accuracy is None else f", discriminator up to an accuracy of {self.max_accuracy:g}"
+        seen = "probabilities" if self.probabilities else "logits"
+        return f"{super().summary()} of {seen}{turns}{gate}"
+
+    # the steps of a step
+
+    def _start(self, engine: Any) -> None:
+        student = self._begin(engine)
+        trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
+        check_apart(self.discriminator, student.parameters(), "the student's")
+        check_apart(self.discriminator, self.teacher.parameters(), "the teacher's")
+        check_apart(self.discriminator, trained, "in the student's `optimizer`")
+        self.discriminator.to(engine.state.device).train()
+        broadcast(self.discriminator.parameters())
+        self.monitor.start()
+        self._listen(engine, student)
+
+    def _asked(self, engine: Any) -> Teacher | TeacherTeam:
+        names = list(self.teacher.members)
+        if not names or self.turns == "both":
+            self._members = [*names] or [None]
+            return self.teacher
+        name = names[self._index(engine.state, len(names))]
+        self._members = [name]
+        return self.teacher.members[name]
+
+    def _index(self, state: Any, number: int) -> int:
+        """The teacher in turn."""
+        if self.turns == "sequential":
+            return min((state.epoch - 1) * number // state.max_epochs, number - 1)
+        turn = self.turn if self.turns == "alternate" else int(np.random.SeedSequence(self.turn).generate_state(1)[0])
+        return turn % number
+
+    def _add_terms(self, engine: Any) -> None:
+        output, state = engine.state.output, engine.state
+        student, teacher = self._heard(output)
+        own = self._trainers_loss(state)  # for a handler that weights it
+        weight = self._weight_at(self._epochs_done(state))
+        with torch.set_grad_enabled(weight > 0), self._frozen():
+            value = self._loss(self._decide("the student", student, self.student_layers, output["image"]), real=True)
+        weighted = weight * value
+        output["loss_adversarial"], output["loss_adversarial_weighted"] = value.detach(), weighted.detach()
+        self._check_finite(["adversarial"], state, student, teacher)
+        output.setdefault("loss_supervised", own.detach())
+        if self.monitor.due(state.iteration):
+            terms: Any = {"adversarial": self}
+            ratios = self.monitor.ratios(terms, {"adversarial": weighted}, own, student)
+            output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
+        output["loss"] = output["loss"] + weighted
+        features = {layer: feature.detach() for layer, feature in student.features.items()}
+        self._said = Knowledge([student.logits.detach()], features)
+        if self._capture is not None:
+            self._capture.clear()
+        self._added_at = state.iteration
+
+    def anchors(self, student: Knowledge) -> list[torch.Tensor]:
+        """The student's tensors at which the gradient enters it."""
+        return [student.logits, *(student.features[layer] for layer in self.student_layers)]
+
+    def _after_backward(self, engine: Any) -> None:
+        student, teacher, output = self._said, self.knowledge, engine.state.output
+        if student is None or teacher is None:
+            raise ValueError(self._refusal)
+        begins, ends, share = self._window(engine)
+        if begins:
+            self.optimizer.zero_grad()
+            self._accuracies.clear()
+        scaler = engine.scaler if engine.amp else None
+        with nullcontext() if scaler is None else torch.autocast("cuda", **engine.amp_kwargs):
+            fake = self._decide("the student", student, self.student_layers, output["image"])
+            taught = [(teacher.members.get(name or "", teacher), self.teacher_layers[name]) for name in self._members]
+            real = [self._decide("the teacher", said, layers, output["image"]) for said, layers in taught]
+        loss = self._loss(fake, real=False) + torch.stack([self._loss(each, real=True) for each in real]).mean()
+        output["loss_discriminator"] = loss.detach()
+        self._check_finite(["discriminator"], engine.state, student, teacher)
+        shared = loss / share if share > 1 else loss
+        (shared if scaler is None else scaler.scale(shared)).backward()
+        right = torch.stack([(each >= 0.5).float().mean() for each in real]).mean()
+        self._accuracies.append(((fake <= 0.5).float().mean() + right) / 2)
+        output["discriminator_accuracy"] = self._accuracies[-1]
+        self._forget()
+        if ends:
+            self._step(scaler)
+
+    @staticmethod
+    def _window(engine: Any) -> tuple[bool, bool, int]:
+        """Whether gradients begin to accumulate in this iteration, whether it ends in a step, and the divisor."""
+        length = getattr(engine, "accumulation_steps", 1)
+        epoch_length = engine.state.epoch_length
+        done = engine.state.iteration - 1
+        done = done if epoch_length is None else done % epoch_length
+        return done % length == 0, (done + 1) % length == 0 or done + 1 == epoch_length, length
+
+    def _step(self, scaler: torch.amp.GradScaler | None) -> None:
+        accuracy = torch.stack(self._accuracies).mean()
+        if several_ranks():
+            mean_gradients(parameter for parameter in self.discriminator.parameters() if parameter.requires_grad)
+            dist.all_reduce(accuracy)
+            accuracy /= dist.get_world_size()
+        if self.max_accuracy is None or accuracy <= self.max_accuracy:
+            self.optimizer.step() if scaler is None else scaler.step(self.optimizer)  # the trainer updates its scale
+        self.turn += 1
+
+    def _decide(self, who: str, said: Knowledge, layers: Sequence[str], image: torch.Tensor) -> torch.Tensor:
+        """What the discriminator says of the maps of a network."""
+        dtype = next((p.dtype for p in self.discriminator.parameters()), image.dtype)
+        logits = single(said.logits)
+        if self.probabilities:
+            logits = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+        features = [plain(said.features[layer]).to(dtype) for layer in layers]
+        with errors_of(f"`discriminator` on the maps of {who}"):
+            decision = self.discriminator(logits.to(dtype), plain(image).to(dtype), features)
+        if not isinstance(decision, torch.Tensor):
+            raise TypeError(f"`discriminator` must return a tensor, but got {type(decision).__name__}.")
+        return single(decision)
+
+    def _loss(self, decision: torch.Tensor, real: bool) -> torch.Tensor:
+        return self.loss(decision, target_is_real=real, for_discriminator=True)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """A pass through the discriminator that leaves it no gradient."""
+        trained = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
+        try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def _weight_at(self, epochs_done: float) -> float:
+        return as_number("`weight`", self.weight(epochs_done) if callable(self.weight) else self.weight)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._said = None
+
+    # what a checkpoint needs
+
+    def state_dict(self) -> dict[str, Any]:
+        """The discriminator, its optimizer and the number of turns so far."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "turn": self.turn,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what :py:meth:`state_dict` gave."""
+        self.discriminator.load_state_dict(state_dict["discriminator"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.turn = int(state_dict["turn"])

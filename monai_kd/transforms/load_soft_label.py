@@ -1,0 +1,128 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Soft labels that were computed before training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, PathLike
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import convert_to_numpy, optional_import
+
+
+def sample_key(image: Any, label: Any) -> str:
+    """
+    What a stored soft label belongs to: a fingerprint of an image and its label, so that another file, another label
+    and another preprocessing all give another key.
+
+    Args:
+        image: the preprocessed image.
+        label: its label.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Example::
+
+        >>> sample_key(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)) == sample_key(torch.zeros(1, 4), torch.zeros(1, 4))
+        False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for value in (image, label):
+        array = np.ascontiguousarray(convert_to_numpy(value))
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class LoadSoftLabeld(MapTransform):
+    """
+    Loads the soft label that :py:func:`~monai_kd.corrections.store_soft_labels` has stored for an image, as one more
+    entry of the item. It belongs behind the transforms that are the same in each epoch and before the first random one;
+    from there on MONAI's spatial transforms move image, label and soft label alike, the soft label like the image
+    (``keys=["image", "label", "soft_label"], mode=["bilinear", "nearest", "bilinear"]``):
+    :py:class:`~monai_kd.networks.StoredSoftLabel` makes distributions of what they leave. Flips, crops and turns by 90
+    degrees keep each pixel's soft label as it is. Where interpolation mixes pixels, the most probable class of a
+    soft label can differ from the label at borders between classes.
+
+    A soft label is never used for something else than it was computed for: it is found by the image and the label as
+    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights.
+
+    Args:
+        keys: entries to write, ``"soft_label"``.
+        folder: where they are stored.
+        weights_key: what the stored ones must come from, see :py:func:`~monai_kd.corrections.weights_key`.
+        image_key: entry of the image.
+        label_key: entry of the label.
+
+    Shapes: image (channels, *spatial), label (1, *spatial); probabilities (C, *spatial), float32, that sum to 1 over C,
+    or of the foreground alone where the teacher has one channel, with the affine of the image.
+
+    Raises:
+        FileNotFoundError: when there is none for this image and label.
+        ValueError: when it comes from other weights.
+
+    Example::
+
+        >>> transform = LoadSoftLabeld("soft_label", folder="soft_labels", weights_key="teacher 1")
+        >>> transform({"image": torch.zeros(3, 8, 8), "label": torch.zeros(1, 8, 8)})
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `folder` must hold a soft label for this image, but got soft_labels without ...
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        folder: PathLike,
+        weights_key: str,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        super().__init__(keys)
+        self.folder = Path(folder)
+        self.weights_key = weights_key
+        self.image_key, self.label_key = image_key, label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        image = d[self.image_key]
+        path = self.folder / f"{sample_key(image, d[self.label_key])}.safetensors"
+        for key in self.keys:
+            d[key] = self._load(path, image)
+        return d
+
+    def _load(self, path: Path, image: Any) -> torch.Tensor:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`folder` must hold a soft label for this image, but got {path.parent} without {path.name}. Was it "
+                "never stored, or have image, label or preprocessing changed since, or is a random transform before "
+                "`LoadSoftLabeld`? Store soft labels again (`monai_kd.corrections.store_soft_labels`)."
+            )
+        with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:
+            came_from = file.metadata()["weights_key"]
+            if came_from != self.weights_key:
+                raise ValueError(
+                    f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and {came_from} "
+                    f"in {path}: teacher, assistants or corrections have changed since. Store soft labels again "
+                    "(`monai_kd.corrections.store_soft_labels`)."
+                )
+            logits = file.get_tensor("logits").float()
+        soft_label = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
+        return MetaTensor(soft_label, affine=image.affine) if isinstance(image, MetaTensor) else soft_label
