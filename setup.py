@@ -23,6 +23,7 @@ if VERSION is None:
 
 EXTRAS = {
     "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
+    "openvino": ["openvino>=2024.6", "nncf>=2.14", "onnx>=1.16", "onnxscript>=0.5"],
     "transformers": ["transformers>=4.46", "safetensors>=0.4"],
     "tracking": ["tensorboard>=2.16", "mlflow>=2.16"],
     "video": ["av>=14.2"],

@@ -36,6 +36,7 @@ HELP = ("-h", "--help", "help")
 VERBS = {
     "demo": ("monai_kd.bundle.demo", "train, distil and evaluate on generated CT; a table and an HTML page in minutes"),
     "layers": ("monai_kd.bundle.layers", "list a network's layers with output shapes, to choose what to distil"),
+    "export": ("monai_kd.bundle.export", "write a bundle's student to TorchScript, ONNX, OpenVINO or TensorRT"),
     "cost": ("monai_kd.bundle.cost", "parameters, FLOPs, latency and size of networks"),
     "report": ("monai_kd.bundle.report", "compare evaluation folders case by case in one HTML page"),
     "bundles": ("monai_kd.bundle.bundles", "list the bundles that ship with monai_kd, or copy one to work on"),

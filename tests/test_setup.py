@@ -144,7 +144,8 @@ def test_requirements_dev_agree_with_setup():
         r.name.lower(): r for r in map(Requirement, filter(None, (line.partition("#")[0].strip() for line in lines)))
     }
     declared = requirements(r"EXTRAS = .*\Z")
-    assert set(dev) == set(declared)
+    # OpenVINO and NNCF report their use over the network unless told not to, so nobody gets them unasked
+    assert set(dev) == set(declared) - {"openvino", "nncf"}
     assert dev.pop("torch").specifier == "==2.13.0"
     assert {name: dev[name].specifier for name in dev} == {name: declared[name].specifier for name in dev}
     assert declared["torch"].specifier.contains("2.13.0")

@@ -36,6 +36,8 @@ class BestCheckpointSaver(CheckpointSaver):
     Args:
         path: the file; its folder is made if it is missing.
         save_dict: what to save, under a name each; of a single object its state is saved without the name.
+        last: whether each epoch that is validated replaces the file, whatever its score: for a network whose score does
+            not say how good it is for its purpose.
 
     Example::
 
@@ -45,11 +47,11 @@ class BestCheckpointSaver(CheckpointSaver):
         []
     """
 
-    def __init__(self, path: str | os.PathLike, save_dict: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike, save_dict: Mapping[str, Any], last: bool = False) -> None:
         self.path = Path(path)
-        super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True)
+        super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True, key_metric_greater_or_equal=last)
         score = self._key_metric_checkpoint.score_function
-        self._key_metric_checkpoint.score_function = lambda engine: _or_least(score(engine))
+        self._key_metric_checkpoint.score_function = lambda engine: 0.0 if last else _or_least(score(engine))
         self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
 
     def state_dict(self) -> dict[str, Any]:

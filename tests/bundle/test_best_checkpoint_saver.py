@@ -121,3 +121,15 @@ def test_an_undefined_score_gives_way(tmp_path, network):
     engine = validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}), network)
     validate(engine, float("nan"), 0.5, float("nan"), 0.4)
     assert weight(tmp_path / "model.pt") == 0.5
+
+
+def test_last_epoch_where_the_score_does_not_count(tmp_path, network):
+    saver = BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, last=True)
+    engine = validation(saver, network)
+    for score in (0.5, 0.7, float("nan"), 0.2):
+        validate(engine, score)
+        assert weight(tmp_path / "model.pt") == pytest.approx(score, nan_ok=True)
+    resumed = BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, last=True)
+    resumed.load_state_dict(saver.state_dict())
+    validate(validation(resumed, network), 0.1)
+    assert weight(tmp_path / "model.pt") == pytest.approx(0.1)

@@ -25,7 +25,20 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
 import monai_kd
 from monai_kd.bundle import bundle_network
-from tests.bundles.journey import BUNDLES, CT, HEADNECK, KIDNEY, LIVER, POLYP, ROOT, ablations, commands
+from tests.bundles.journey import (
+    BUNDLES,
+    CT,
+    HEADNECK,
+    KIDNEY,
+    LIVER,
+    PHOTOS,
+    POLYP,
+    ROOT,
+    SKIN,
+    XPNET,
+    ablations,
+    commands,
+)
 
 NECESSARY = ["LICENSE", "configs/metadata.json", "configs/inference.json", "configs/logging.conf"]
 NECESSARY += [f"configs/{name}.yaml" for name in ("train", "train_teacher", "train_student", "evaluate")]
@@ -87,7 +100,7 @@ def config(name: str, *files: str) -> ConfigParser:
 
 
 def test_the_bundles_of_the_package():
-    assert set(BUNDLES) >= {*CT, POLYP}
+    assert set(BUNDLES) >= {*CT, *PHOTOS}
 
 
 @every_bundle
@@ -138,26 +151,29 @@ def test_training_and_inference_agree(name):
     classes = train.get_parsed_content("classes")
     if name in CT:
         assert inference.get_parsed_content("num_classes") == train.get_parsed_content("num_classes")
+    if name not in (POLYP, XPNET):  # whose networks have one channel
         classes = ["background", *classes]
     assert list(metadata(name)["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == classes
 
 
-def test_frames_are_prepared_alike_for_training_evaluation_and_inference():
-    train, inference = config(POLYP, "train.yaml"), config(POLYP, "inference.json")
+@pytest.mark.parametrize("name", PHOTOS)
+def test_frames_are_prepared_alike_for_training_evaluation_and_inference(name):
+    train, inference = config(name, "train.yaml"), config(name, "inference.json")
     normalise = [item for item in inference.get("preprocessing")["transforms"] if "NormalizeIntensityd" in str(item)]
     assert normalise == [train.get("normalise")]
     assert inference.get("resize") == train.get("validate::resize")
-    resized = next(
-        item for item in train.get("train::transforms") if item != "@normalise" and item["_target_"] == "Resized"
-    )
+    transforms = train.get("train::loading" if name == SKIN else "train::transforms")
+    assert "@normalise" in transforms
+    resized = next(item for item in transforms if item != "@normalise" and item["_target_"] == "Resized")
     assert resized["mode"][0] == train.get("validate::resize")["mode"]
     assert resized["spatial_size"] == train.get("validate::resize")["spatial_size"]
     shared = [item for item in train.get("validate::postprocessing")["transforms"] if "to_onehot" not in item]
     written = inference.get("postprocessing")["transforms"]
-    assert [item["_target_"] for item in shared] == ["Activationsd", "Invertd", "AsDiscreted"]
-    assert written[0] == shared[0]
-    assert written[1] == shared[1] | {"transform": "@resize"}
-    assert inference.get("threshold") == shared[2]["threshold"]
+    kinds = ["Activationsd", *(["Lambdad"] if name == SKIN else []), "Invertd", "AsDiscreted"]
+    assert [item["_target_"] for item in shared] == kinds
+    assert written[: len(kinds) - 2] == shared[:-2]
+    assert written[len(kinds) - 2] == shared[-2] | {"transform": "@resize"}
+    assert inference.get("threshold") == shared[-1]["threshold"]
 
 
 @pytest.mark.parametrize("name", [LIVER, KIDNEY])
@@ -250,7 +266,7 @@ def test_bundles_share_their_overlays():
 def test_every_configuration_is_in_the_readme(name):
     readme = (BUNDLES[name] / "docs" / "README.md").read_text("utf-8")
     used = " ".join(commands(readme))
-    shipped = {path.name for path in (BUNDLES[name] / "configs").iterdir()} - {"logging.conf"}
+    shipped = {path.name for path in (BUNDLES[name] / "configs").iterdir()} - {"logging.conf", "metadata.json"}
     assert {file for file in shipped if f"configs/{file}" not in used} == set()
 
 

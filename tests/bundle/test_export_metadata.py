@@ -1,0 +1,125 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+import monai_kd
+from monai_kd.bundle import locate_bundle
+from monai_kd.bundle.export_metadata import export_metadata
+
+NETWORK = torch.nn.Conv2d(3, 2, 1)
+
+
+def shipped(name: str, *configs: str) -> dict:
+    folder = locate_bundle(name) / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(folder / config) for config in configs])
+    parser.read_meta(str(folder / "metadata.json"))
+    return export_metadata(parser, NETWORK)
+
+
+def bundle(preprocessing: list, **entries) -> ConfigParser:
+    data = {"inputs": {"image": {"num_channels": 3}}, "outputs": {"pred": {"num_channels": 2}}}
+    compose = {"_target_": "Compose", "transforms": preprocessing}
+    return ConfigParser({"preprocessing": compose, "_meta_": {"network_data_format": data}, **entries})
+
+
+def test_bundle_of_frames():
+    assert shipped("polyp_endoscopy_kdas", "inference.json") == {
+        "monai_kd": monai_kd.__version__,
+        "bundle": "Polyps in endoscopy, distilled",
+        "bundle_version": "0.1.0",
+        "network": "Conv2d",
+        "in_channels": 3,
+        "out_channels": 1,
+        "classes": ["polyp"],
+        "channels": ["red", "green", "blue"],
+        "reader": "LoadRGB",
+        "orientation": None,
+        "spacing": None,
+        "size": [352, 352],
+        "crop": None,
+        "patch_size": None,
+        "window": None,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "activation": "sigmoid",
+        "threshold": 0.5,
+        "other": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "configs", "expected"),
+    [
+        ("liver_tumor_ct_emkd", ["inference.json"], {"window": [-40.0, 160.0], "patch_size": [384, 384], "crop": None}),
+        ("kidney_tumor_ct_emkd", ["inference.json"], {"window": [-200.0, 300.0], "classes": ["background", "tumor"]}),
+        ("headneck_organs_ct_emkd", ["inference.json"], {"window": [-160.0, 240.0], "crop": [64, 64, -1]}),
+        ("headneck_organs_ct_emkd", ["inference.json", "inference_3d.yaml"], {"patch_size": [64, 64, 32]}),
+    ],
+)
+def test_bundles_of_ct(name, configs, expected):
+    block = shipped(name, *configs)
+    expected |= {"reader": "LoadImage", "orientation": "RAS", "size": None, "activation": None, "other": []}
+    assert {key: block[key] for key in expected} == expected
+
+
+def test_entries_of_monai_bundles():
+    """Spacing, a window by its limits, and references to other entries."""
+    spacing = {"_target_": "Spacingd", "keys": "image", "pixdim": "@pixdim"}
+    window = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -57, "a_max": 164, "b_min": 0, "b_max": 1}
+    steps = [{"_target_": "LoadImaged", "keys": "image"}, "@spacing", window | {"clip": True}]
+    steps += [{"_target_": "EnsureTyped", "keys": "image"}]
+    block = export_metadata(bundle(steps, pixdim=[1.5, 1.5, 2], spacing=spacing), NETWORK)
+    assert (block["spacing"], block["window"], block["other"]) == ([1.5, 1.5, 2.0], [-57.0, 164.0], [])
+    assert block["classes"] == ["channel 0", "channel 1"]
+    post = {"_target_": "Compose", "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}]}
+    assert export_metadata(bundle([], postprocessing=post), NETWORK)["activation"] == "softmax"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"_target_": "ScaleIntensityd", "keys": "image"},  # by the range of each image
+        {"_target_": "NormalizeIntensityd", "keys": "image"},  # by its mean
+        {"_target_": "Resized", "keys": "image", "spatial_size": [8, 8]},  # area
+        {"_target_": "Resized", "keys": "image", "spatial_size": [8, 8], "mode": "bilinear", "anti_aliasing": True},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 1, "b_min": -1, "b_max": 1},
+        "$monai_kd.transforms.LoadRGBd('image')",
+    ],
+)
+def test_what_the_block_cannot_say_is_named(step):
+    """A program that took the rest for the whole would run on other values than the network was trained on."""
+    block = export_metadata(bundle([step]), NETWORK)
+    assert len(block["other"]) == 1
+    assert block["size"] is None
+    assert block["mean"] is None
+    assert block["window"] is None
+
+
+def test_second_transform_of_a_kind_is_named():
+    resize = {"_target_": "Resized", "keys": "image", "spatial_size": [8, 8], "mode": "bilinear"}
+    block = export_metadata(bundle([resize, resize | {"spatial_size": [4, 4]}]), NETWORK)
+    assert (block["size"], block["other"]) == ([8, 8], ["Resize"])
+
+
+def test_given_classes_take_the_place_of_the_metadata():
+    block = export_metadata(bundle([]), NETWORK, ["background", "liver", "tumor"])
+    assert (block["classes"], block["out_channels"]) == (["background", "liver", "tumor"], 3)
+
+
+def test_metadata_without_format_is_refused():
+    with pytest.raises(ValueError, match=r"must have inputs.image and outputs.pred .* 'network_data_format'"):
+        export_metadata(ConfigParser({"_meta_": {"version": "0.1.0"}}), NETWORK)
