@@ -52,7 +52,9 @@ def test_one_channel_is_the_foreground(seed, temperature, scale):
     before = drawn_logits(seed, 1, scale)
     after = as_logits(as_soft_label(before))
     expected = (before.clamp(max=math.log(2**24 - 1)) / temperature).sigmoid()
-    torch.testing.assert_close((after / temperature).sigmoid(), expected, atol=1e-6 if temperature == 1 else 4e-3, rtol=0)
+    torch.testing.assert_close(
+        (after / temperature).sigmoid(), expected, atol=1e-6 if temperature == 1 else 4e-3, rtol=0
+    )
     two = torch.cat([1 - before.sigmoid(), before.sigmoid()], 1)
     torch.testing.assert_close(as_logits(two).softmax(1)[:, 1:], after.sigmoid())
 

@@ -1,0 +1,214 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The bundle with a teacher team: after all commands of its README, and its stages on their own."""
+
+from __future__ import annotations
+
+import csv
+import os
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.networks.nets import UNet
+
+from monai_kd.bundle import StagedWorkflow
+from monai_kd.data import isic_cases
+from monai_kd.networks.nets import TransUNet
+from monai_kd.transforms import LoadMask
+from tests.bundles.journey import BUNDLES, DATA, SKIN, SMALL, ablations, run_configs, undisturbed
+from tests.bundles.test_ablation import overrides
+
+STAGES = ("teacher", "assistant_f", "assistant_b", "model")
+ROWS = ablations((BUNDLES[SKIN] / "docs" / "README.md").read_text("utf-8"))
+TABLE_2 = {
+    "vanilla KD": [],
+    "T + SC": ["similarity"],
+    "T + TA_f": ["assistant_f"],
+    "T + TA_b": ["assistant_b"],
+    "T + TA_f + TA_b": ["assistant_f", "assistant_b"],
+    "PLC-KD": ["assistant_f", "assistant_b", "similarity"],
+}
+
+
+def parsed(*configs: str, **values: Any) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES[SKIN] / "configs" / file) for file in configs])
+    without_files = {f"{name}_ckpt": None for name in STAGES[:3]}
+    parser.update({"teacher_def::backbone": "tiny"} | without_files | values)
+    return parser
+
+
+@pytest.mark.parametrize("row", TABLE_2)
+def test_rows_of_table_2_have_their_parts(row):
+    parser = parsed("train.yaml", **overrides(ROWS[row]))
+    assert list(parser.get_parsed_content("corrections")) == TABLE_2[row]
+    assert parser.get_parsed_content("corrected") is bool(TABLE_2[row])
+    assert len(parser.get_parsed_content("distillation")) == 1 + bool(TABLE_2[row])
+
+
+def test_objective_is_equation_1():
+    parser = parsed("train.yaml")
+    (term,) = parser.get_parsed_content("distillation::0::terms")
+    assert (term.weight, term.loss.temperature, term.loss.direction) == (1.0, 1.0, "forward")
+    logits = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    label = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.7).float()
+    p = logits.softmax(1)
+    both = torch.cat([1 - label, label], 1)
+    overlap = (p * both).sum((2, 3))
+    dice = 1 - (2 * overlap + 1e-5) / (p.sum((2, 3)) + both.sum((2, 3)) + 1e-5)
+    expected = dice.mean() - (both * p.log()).sum(1).mean()
+    torch.testing.assert_close(parser.get_parsed_content("loss")(logits, label), expected)
+
+
+@pytest.mark.parametrize("stage", STAGES[:3])
+def test_teacher_and_assistants_have_one_architecture(stage):
+    parser = parsed("train.yaml", f"train_{stage}.yaml")
+    network = parser.get_parsed_content("network_def")
+    assert isinstance(network, TransUNet)
+    assert parser.get_parsed_content("best_ckpt").endswith(f"models/{stage}.pt")
+    assert parser.get_parsed_content("distillation") == []
+    assert parser.get("boundary_swap")["prob"] == (1.0 if stage == "assistant_b" else 0.0)
+    assert ("false_pixels" in parser.get("resume::state")) is (stage == "assistant_f")
+
+
+def test_student_is_monais():
+    assert isinstance(parsed("train.yaml").get_parsed_content("network_def"), UNet)
+
+
+@pytest.fixture(scope="module")
+def bundle(walked) -> Path:
+    return walked(SKIN) / SKIN
+
+
+@pytest.mark.slow
+def test_every_stage_left_its_network(bundle):
+    for stage in STAGES:
+        state = torch.load(bundle / "models" / f"{stage}.pt", weights_only=True)
+        network = parsed("train.yaml").get_parsed_content("student_def")
+        if stage != "model":
+            network = TransUNet("tiny", img_size=64)
+        network.load_state_dict(state, strict=True)
+
+
+@pytest.mark.slow
+def test_student_learns_what_the_parts_say(bundle, tmp_path):
+    """Each row of Table 2 trains, no two of them alike."""
+    options = SMALL[SKIN] | {"dataset_dir": str(bundle.parent / "data" / DATA[SKIN]), "tensorboard": False}
+    options |= {f"{name}_ckpt": str(bundle / "models" / f"{name}.pt") for name in STAGES[:3]}
+    options |= {"train::trainer::epoch_length": 1, "bundle_root": str(tmp_path)}
+    gradients = {}
+    for row in [*TABLE_2, "student alone"]:
+        values = overrides(ROWS[row])
+        workflow = run_configs(BUNDLES[SKIN], ["train.yaml"], **options, **values)
+        path = tmp_path / "models" / "resume" / f"{values['ckpt_name']}_checkpoint_epoch=1.pt"
+        moments = torch.load(path, weights_only=True)["optimizer"]["state"].values()
+        gradients[row] = torch.cat([moment["exp_avg"].flatten() for moment in moments])
+        metrics = workflow.parser.get_parsed_content("train::trainer").state.metrics
+        names = ["teacher", *TABLE_2.get(row, [])] if TABLE_2.get(row) else []
+        assert list(metrics) == [f"false_pixels_{name}" for name in names]
+        counts = list(metrics.values())
+        assert counts == sorted(counts, reverse=True)
+        assert not counts or (counts[-1] == 0) is ("similarity" in TABLE_2[row])
+    del gradients["T + TA_f + TA_b"]  # the same as T + TA_b where TA_f puts no pixel right, as it may after two steps
+    assert [pair for pair in combinations(gradients, 2) if torch.equal(*(gradients[row] for row in pair))] == []
+
+
+@pytest.mark.slow
+def test_stored_soft_labels_train_the_student(bundle):
+    stored = list((bundle / "cache" / "soft_labels").glob("*.safetensors"))
+    assert len(stored) == 12
+    assert (bundle / "models" / "stored.pt").is_file()
+
+
+@pytest.mark.slow
+def test_stale_soft_labels_are_refused(bundle, tmp_path):
+    options = SMALL[SKIN] | {"dataset_dir": str(bundle.parent / "data" / DATA[SKIN]), "stored": True}
+    options |= {f"{name}_ckpt": str(bundle / "models" / f"{name}.pt") for name in STAGES[:3]}
+    options |= {"soft_label_dir": str(bundle / "cache" / "soft_labels"), "bundle_root": str(tmp_path)}
+    for other, said in (
+        ({"use_sc": False}, "`weights_key` must be that of the stored soft labels"),
+        ({"image_size": [48, 48]}, "`folder` must hold a soft label for this image"),
+    ):
+        with pytest.raises(RuntimeError) as error:
+            run_configs(BUNDLES[SKIN], ["train.yaml"], **(options | other))
+        assert said in _all(error.value)
+
+
+def _all(error: BaseException | None) -> str:
+    return "" if error is None else f"{error}{_all(error.__cause__ or error.__context__)}"
+
+
+@pytest.mark.slow
+def test_evaluation_is_of_the_test_images(bundle):
+    with open(bundle / "eval" / "model" / "cases.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cases = isic_cases(bundle.parent / "data" / DATA[SKIN], "test")
+    assert [row["case"] for row in rows] == [case["case"] for case in cases]
+    for row, case in zip(rows, cases):
+        assert int(row["label_voxels"]) == int(LoadMask()(case["label"]).sum())
+        assert row["group"] == "ISIC-2017_Test"
+
+
+class TestStages:
+    """One command for all of them."""
+
+    @staticmethod
+    def run(root: Path, data: Path, **override: Any) -> list[str]:
+        """The names of the weights that were written."""
+        models = root / "models"
+        before = {path.name: path.stat().st_mtime_ns for path in models.glob("*.pt")}
+        options = SMALL[SKIN] | {"dataset_dir": str(data), "bundle_root": str(root), "tensorboard": False}
+        options |= {"train::trainer::epoch_length": 1, "logging_file": False}
+        with undisturbed():
+            workflow = StagedWorkflow(str(BUNDLES[SKIN] / "configs" / "train.yaml"), **(options | override))
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        now = sorted(models.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+        return [path.stem for path in now if before.get(path.name) != path.stat().st_mtime_ns]
+
+    @pytest.mark.slow
+    def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path):
+        data = bundle.parent / "data" / DATA[SKIN]
+        assert self.run(tmp_path, data) == list(STAGES)
+        assert self.run(tmp_path, data) == []
+        assert self.run(tmp_path, data, ckpt_name="other", use_b=False) == ["other"]  # the last stage's name alone
+
+        (tmp_path / "models" / "assistant_b.pt").unlink()
+        for path in (tmp_path / "models" / "resume").glob("assistant_b*"):
+            path.unlink()
+        assert self.run(tmp_path, data) == ["assistant_b", "model"]  # and what has learnt from it
+
+        resume = tmp_path / "models" / "resume"
+        before = {path.name for path in resume.iterdir()}
+        assert "assistant_f_checkpoint_epoch=1.pt" in before
+        for path in resume.glob("teacher*"):
+            path.unlink()  # which may be deleted when training is done
+        self.run(tmp_path, data, max_epochs=2)
+        state = torch.load(resume / "assistant_f_checkpoint_epoch=2.pt", weights_only=True)
+        assert state["trainer"]["iteration"] == 2
+        assert set(state["false_pixels"]["queues"]) == {"0", "1"}
+        assert not (resume / "teacher_checkpoint_epoch=2.pt").exists()
+
+    def test_configuration_without_stages_is_refused(self, tmp_path):
+        config = tmp_path / "configs" / "train.yaml"
+        config.parent.mkdir()
+        config.write_text("bundle_root: .\n")
+        with (
+            undisturbed(),
+            pytest.raises(ValueError, match="`stages` must be an entry of .*, but got None"),
+        ):
+            StagedWorkflow(os.fspath(config), logging_file=False)
