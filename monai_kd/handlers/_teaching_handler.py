@@ -52,11 +52,11 @@ def errors_of(what: str) -> Iterator[None]:
         raise type(error)(f"{what}: {error}") from error
 
 
-def broadcast(parameters: Iterable[nn.Parameter]) -> None:
-    """The first rank's weights on all ranks."""
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """The first rank's weights or buffers on all ranks."""
     if dist.is_available() and dist.is_initialized():
-        for parameter in parameters:
-            dist.broadcast(parameter.data, src=0)
+        for tensor in tensors:
+            dist.broadcast(tensor.data, src=0)
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:

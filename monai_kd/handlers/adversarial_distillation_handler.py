@@ -180,7 +180,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         check_apart(self.discriminator, self.teacher.parameters(), "the teacher's")
         check_apart(self.discriminator, trained, "in the student's `optimizer`")
         self.discriminator.to(engine.state.device).train()
-        broadcast(self.discriminator.parameters())
+        broadcast([*self.discriminator.parameters(), *self.discriminator.buffers()])
         self.monitor.start()
         self._listen(engine, student)
 

@@ -28,7 +28,9 @@ def test_demo_trains_evaluates_and_segments_by_the_bundle(tmp_path, monkeypatch)
     page = next(tmp_path.glob("*/report.html"))
     assert text.endswith(f"report: {page}")
     assert page.read_text().count("data:image/png;base64") == 1
-    runs = [read_cases(page.parent / module.BUNDLE / "eval" / name / "cases.csv") for _, name, _ in module.STAGES.values()]
+    runs = [
+        read_cases(page.parent / module.BUNDLE / "eval" / name / "cases.csv") for _, name, _ in module.STAGES.values()
+    ]
     assert [len(cases) for cases in runs] == [4, 4, 4]  # two test cases of two classes
     assert len({tuple(case.metrics["dice"] for case in cases) for cases in runs}) == 3  # three networks, not one
     mask = nibabel.load(next((page.parent / "dicom_masks").glob("*.nii.gz")))

@@ -156,6 +156,18 @@ def test_weight_0_is_the_baseline_to_the_last_digit_and_any_other_is_not(bundle)
     assert not any(torch.equal(weights_1[key], value) for key, value in weights.items() if value.ndim > 1)
 
 
+def test_adversary_of_the_docs_at_weight_0_is_the_baseline_and_any_other_is_not(bundle):
+    docs = (ROOT / "docs" / "methods" / "xp-net.md").read_text("utf-8")
+    overlay = re.search(r"^```yaml\n(.*?)^```", docs, re.M | re.S)[1]
+    (bundle / "adversary.yaml").write_text(overlay.replace("path/to/teacher_bundle", str(bundle.parent / "teacher")))
+    shallow = {"discriminator::kernel_size": 3}  # the patches here have four slices
+    _, weights = dice_and_weights(bundle)
+    _, weights_0 = dice_and_weights(bundle, "adversary.yaml", **shallow, **{"adversarial::weight": 0})
+    _, weights_1 = dice_and_weights(bundle, "adversary.yaml", **shallow)
+    torch.testing.assert_close(weights_0, weights, rtol=0, atol=0)
+    assert not any(torch.equal(weights_1[key], value) for key, value in weights.items() if value.ndim > 1)
+
+
 def test_command_of_the_readme_runs(bundle):
     (command,) = re.findall(
         r"python -m monai.bundle run [^`]*distil.yaml[^`]*", (ROOT / "README.md").read_text("utf-8")

@@ -185,7 +185,7 @@ def test_guards(tmp_path):
         endoscopy_phantom(0, size=32)
     with pytest.raises(ValueError, match="`num_polyps` must be 0, 1 or 2, but got 3"):
         endoscopy_phantom(0, num_polyps=3)
-    with pytest.raises(ValueError, match="`layout` must be one of pranet, kvasir, clinicdb, endocv2022, folder, but got 'etis'"):
+    with pytest.raises(ValueError, match="one of pranet, kvasir, clinicdb, endocv2022, folder, but got 'etis'"):
         write_endoscopy_phantoms(tmp_path, "etis")
     with pytest.raises(ValueError, match=r"`num_frames` must be at least 1 \(10 for pranet\).* but got 9, 2 and 0.0"):
         write_endoscopy_phantoms(tmp_path, "pranet", num_frames=9)

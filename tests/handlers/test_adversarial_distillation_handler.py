@@ -78,6 +78,26 @@ class TestAgainstTheLoopByHand:
         log = loop_by_hand(student, teacher_nets(1), discriminator, accumulation=accumulation, **mixed)
         assert_equal(trained, student, discriminator, log)
 
+    @pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")
+    @pytest.mark.filterwarnings("ignore:.*GradScaler.*:FutureWarning")
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine where mixed precision does nothing")
+    def test_mixed_precision_without_a_gpu_is_none(self):
+        plain, mixed = (train(adversary(teacher_nets(1)), amp=amp) for amp in (False, True))
+        assert same(plain.student, mixed.student)
+        assert same(plain.discriminator, mixed.discriminator)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_mixed_precision_on_a_gpu(self):
+        """Half precision with MONAI's own scaler: both networks learn, and stay close to single precision."""
+        single, half = (
+            train(adversary(teacher_nets(1)), student_net().cuda(), amp=amp, device="cuda", epochs=1)
+            for amp in (False, True)
+        )
+        for one, other in zip(single.log, half.log, strict=True):
+            assert other["loss"] == pytest.approx(one["loss"], rel=0.05)
+        assert not torch.equal(half.discriminator.head.weight.cpu(), discriminator_net().head.weight)
+
     def test_window_that_the_epoch_cuts_off(self):
         """Four iterations of three: the fourth is a step of its own, divided by three as the trainer does."""
         student, discriminator = student_net(), discriminator_net()

@@ -68,7 +68,7 @@ def make_trainer(
 ) -> SupervisedTrainer:
     """MONAI's trainer on the case, four iterations of two images an epoch."""
     return SupervisedTrainer(
-        device=torch.device("cpu"),
+        device=torch.device(kwargs.pop("device", "cpu")),
         max_epochs=epochs,
         train_data_loader=DataLoader(make_data() if data is None else data, batch_size=2),
         network=student,
