@@ -58,7 +58,7 @@ STAGES: dict[str, tuple[list[str], str, dict[str, Any]]] = {
 }
 
 
-def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 4, num_cases: int = 30) -> str:
+def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 4, num_cases: int = 40) -> str:
     """
     Train a teacher, a student alone and the same student distilled (EMKD) on generated CT; evaluate the three.
 
