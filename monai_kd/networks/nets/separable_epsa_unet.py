@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
-from monai_kd.networks.blocks import ImageInput, PyramidSqueezeAttention, SeparableConvolution, SkipUpsampling
+from monai_kd.networks.blocks import PyramidSqueezeAttention, SeparableConvolution
+from monai_kd.networks.nets._u_net import UNetOfXPNet
 
 
-class SeparableEPSAUNet(nn.Module):
+class SeparableEPSAUNet(UNetOfXPNet):
     """
     The U-Net of XP-Net's teachers with separable convolutions: a kernel along the rows, then one along the columns,
     each within its channel and followed by a convolution of kernel 1; with pyramid squeeze attention between the two of
@@ -67,51 +67,19 @@ class SeparableEPSAUNet(nn.Module):
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 1, groups: Sequence[int] = (1, 2, 4, 8)) -> None:
-        super().__init__()
-        if out_channels < 1:
-            raise ValueError(f"`out_channels` must be 1 or more, but got {out_channels}.")
-        self.input = ImageInput(in_channels, divisor=16)
-        first, second = _pair(self.input.out_channels, 32)
-        self.encoder1 = nn.Sequential(first, PyramidSqueezeAttention(32, 32, groups=groups), second)  # 1/1
-        self.encoder2 = _down(32, 64)  # 1/2
-        self.encoder3 = _down(64, 128)  # 1/4
-        self.encoder4 = _down(128, 256)  # 1/8
-        self.bottleneck = _down(256, 512)  # 1/16
-        self.decoder1 = _up(512, 256)  # 1/8
-        self.decoder2 = _up(256, 128)  # 1/4
-        self.decoder3 = _up(128, 64)  # 1/2
-        self.decoder4 = _up(64, 32)  # 1/1
-        self.head = nn.Conv2d(32, out_channels, kernel_size=1)
+        def first(channels: int) -> nn.Sequential:
+            rows, columns = _pair(channels, 32)
+            return nn.Sequential(rows, PyramidSqueezeAttention(32, 32, groups=groups), columns)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            image: (B, in_channels, H, W), H and W divisible by 16.
-
-        Returns:
-            Logits (B, out_channels, H, W).
-        """
-        feature1 = self.encoder1(self.input(image))  # (B, 32, H, W)
-        feature2 = self.encoder2(feature1)  # (B, 64, H / 2, W / 2)
-        feature3 = self.encoder3(feature2)  # (B, 128, H / 4, W / 4)
-        feature4 = self.encoder4(feature3)  # (B, 256, H / 8, W / 8)
-        x = self.bottleneck(feature4)  # (B, 512, H / 16, W / 16)
-        x = self.decoder1(x, feature4)
-        x = self.decoder2(x, feature3)
-        x = self.decoder3(x, feature2)
-        return self.head(self.decoder4(x, feature1))
+        super().__init__(in_channels, out_channels, first, _down, _convs)
 
 
 def _down(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.MaxPool2d(kernel_size=2), *_pair(in_channels, out_channels))
 
 
-def _up(in_channels: int, out_channels: int) -> SkipUpsampling:
-    """Twice the size and half the channels, then the skip and two convolutions."""
-    return SkipUpsampling(
-        nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2),
-        nn.Sequential(*_pair(2 * out_channels, out_channels)),
-    )
+def _convs(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(*_pair(in_channels, out_channels))
 
 
 def _pair(in_channels: int, out_channels: int) -> tuple[SeparableConvolution, SeparableConvolution]:
