@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from monai.utils import convert_to_numpy, convert_to_tensor
 
 from monai_kd.corrections import false_pixels
+from monai_kd.report._picture import picture
 from monai_kd.report.overlay import LABEL_COLOUR, _outline
 from monai_kd.report.overlay import _as_seen as _turned
 
@@ -80,25 +80,17 @@ def correction_figure(cases: Sequence[CorrectionCase], axcodes: str | None = Non
         >>> correction_figure([case])[1:4]
         b'PNG'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     steps = _steps(cases)
-    size = (2.0 * (2 + len(steps)), 2.3 * len(cases) + 0.5)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    grid = figure.subplots(len(cases), 2 + len(steps), squeeze=False)
-    for row, case in zip(grid, cases, strict=True):
-        _draw_case(row, case, axcodes)
-    for axes, title in zip(grid[0], ["image", "label", *steps], strict=True):
-        axes.set_title(title, fontsize=9)
     names = {LABEL_COLOUR: "label", MISSED_COLOUR: "false, in the label", EXTRA_COLOUR: "false, in the background"}
-    patches = [Patch(color=colour, label=name) for colour, name in names.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return picture(
+        cases,
+        ["image", "label", *steps],
+        (2.0 * (2 + len(steps)), 2.3 * len(cases) + 0.5),
+        lambda row, case: _draw_case(row, case, axcodes),
+        [Patch(color=colour, label=name) for colour, name in names.items()],
+    )
 
 
 def _steps(cases: Sequence[CorrectionCase]) -> list[str]:

@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.utils import convert_to_numpy
+
+from monai_kd.report._picture import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,24 +82,17 @@ def overlay(
         >>> overlay([OverlayCase("01", image, label, {"student": label})])[1:4]
         b'PNG'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     networks = _networks(cases, axcodes)
-    size = (2.4 * (1 + len(networks)), 2.4 * len(cases) + 0.6)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    grid = figure.subplots(len(cases), 1 + len(networks), squeeze=False)
-    for row, case in zip(grid, cases, strict=True):
-        _draw_case(row, case, window, axcodes, margin)
-    for axes, title in zip(grid[0], ["label", *networks], strict=True):
-        axes.set_title(title, fontsize=9)
-    lines = [Line2D([], [], color=colour, linewidth=1.2) for colour in (LABEL_COLOUR, PREDICTION_COLOUR)]
-    figure.legend(lines, ["label", "prediction"], loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    colours = {"label": LABEL_COLOUR, "prediction": PREDICTION_COLOUR}
+    return picture(
+        cases,
+        ["label", *networks],
+        (2.4 * (1 + len(networks)), 2.4 * len(cases) + 0.6),
+        lambda row, case: _draw_case(row, case, window, axcodes, margin),
+        [Line2D([], [], color=colour, linewidth=1.2, label=name) for name, colour in colours.items()],
+    )
 
 
 def _networks(cases: Sequence[OverlayCase], axcodes: str) -> list[str]:
