@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import logging
 import os
 import socket
@@ -25,6 +24,8 @@ from typing import Any, TextIO
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.utils import optional_import
+
+from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def _unlock(file: TextIO) -> None:
 
 
 def _set_aside(path: Path) -> None:
-    earlier = sorted((path.parent / "resume").glob(f"{glob.escape(path.stem)}_checkpoint*.pt"))
+    earlier = resume_checkpoints(path.parent / "resume", path.stem)
     for checkpoint in earlier:
         checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.old"))
     if earlier:

@@ -52,8 +52,7 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
         ...     latest_checkpoint(folder, "model").endswith("epoch=1.pt")
         True
     """
-    pattern = f"{glob.escape(prefix)}_checkpoint*.pt" if prefix else "*.pt"
-    files = sorted(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    files = resume_checkpoints(folder, prefix)
     for path in reversed(files):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -68,6 +67,12 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
         f"`folder` must hold a readable checkpoint of `{prefix}` to resume from, but got {folder} with "
         f"{len(files)} unreadable; start without `resume.yaml`."
     )
+
+
+def resume_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[Path]:
+    """The files that ``CheckpointSaver`` wrote to a folder under its ``file_prefix``, any without, the oldest first."""
+    pattern = f"{glob.escape(prefix)}_checkpoint*.pt" if prefix else "*.pt"
+    return sorted(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime_ns)
 
 
 def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 from monai_kd.bundle.kd_workflow import KDWorkflow
+from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 logger = logging.getLogger("monai_kd")
 
@@ -94,8 +95,7 @@ class StagedWorkflow(KDWorkflow):
 def _state(parser: Any) -> str:
     """Whether a stage is finished, stopped or missing."""
     prefix, folder = parser.get_parsed_content("ckpt_name"), Path(parser.get_parsed_content("ckpt_dir")) / "resume"
-    pattern = re.compile(re.escape(prefix) + r"_checkpoint_epoch=(\d+)\.pt")
-    matches = [pattern.fullmatch(path.name) for path in folder.glob("*.pt")]
+    matches = [re.search(r"_checkpoint_epoch=(\d+)$", path.stem) for path in resume_checkpoints(folder, prefix)]
     epochs = [int(match[1]) for match in matches if match]
     if epochs and max(epochs) < int(parser.get_parsed_content("max_epochs")):
         return "stopped"

@@ -22,6 +22,7 @@ from torch import nn
 from monai_kd.corrections._inputs import check_soft_label, most_probable
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.isolated_rng import isolated_rng
+from monai_kd.networks.soft_label import probabilities
 
 
 class AssistantCorrection:
@@ -95,8 +96,7 @@ class AssistantCorrection:
                 "`network` must give logits of the shape of `soft_label`, "
                 f"but got {tuple(logits.shape)} and {tuple(soft_label.shape)}."
             )
-        probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-        return torch.where(most_probable(soft_label) != label, probabilities.to(soft_label.dtype), soft_label)
+        return torch.where(most_probable(soft_label) != label, probabilities(logits).to(soft_label.dtype), soft_label)
 
     def to(self, device: torch.device | str) -> AssistantCorrection:
         """Move the assistant to a device."""

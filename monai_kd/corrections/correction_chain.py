@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from monai_kd.networks import Teacher, TeacherTeam
+from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.teacher import plain
 
 Correction = Callable[..., torch.Tensor]
@@ -82,12 +83,8 @@ class CorrectionChain:
         label = class_indices(label)
         steps = {"teacher": plain(soft_label)}
         for name, correction in self.corrections.items():
-            try:
+            with errors_of(f"correction `{name}`"):
                 soft_label = correction(soft_label, self._seen_by(correction, image), label)
-            except (RuntimeError, TypeError, ValueError) as error:
-                if type(error) not in (RuntimeError, TypeError, ValueError):  # others may be built of more than a text
-                    raise
-                raise type(error)(f"correction `{name}`: {error}") from error
             steps[name] = soft_label
         return steps
 

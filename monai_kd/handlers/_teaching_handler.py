@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -41,15 +40,17 @@ from monai_kd.networks.feature_capture import forget_compiled
 from monai_kd.networks.teacher import as_outputs
 
 
-@contextmanager
-def errors_of(what: str) -> Iterator[None]:
-    """Errors inside begin with what they are of."""
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError) as error:
-        if type(error) not in (RuntimeError, TypeError, ValueError):  # others may be built of more than a message
-            raise
-        raise type(error)(f"{what}: {error}") from error
+def owners(engine: Any, event: Events) -> list[Any]:
+    """What the handlers of an event belong to, in the order of their calls; None of a function."""
+    return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
+
+
+def batch_entry(engine: Any, batch: Any, key: str) -> torch.Tensor:
+    """An entry of the batch, on the trainer's device."""
+    if not isinstance(batch, Mapping) or key not in batch:
+        keys = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+        raise ValueError(f"`image_key` of the teacher must be an entry of the batch, but got `{key}` of {keys}.")
+    return batch[key].to(engine.state.device, non_blocking=engine.non_blocking)
 
 
 def broadcast(tensors: Iterable[torch.Tensor]) -> None:
@@ -190,7 +191,7 @@ class TeachingHandler(ABC):
             self._image_guard.check(output["image"])
         asked = self._asked(engine)
         self.knowledge = asked(
-            {key: output[key] if key == "image" else self._entry(engine, batch, key) for key in asked.image_keys}
+            {key: output[key] if key == "image" else batch_entry(engine, batch, key) for key in asked.image_keys}
         )
 
     def _heard(self, output: Mapping[str, Any]) -> tuple[Knowledge, Knowledge]:
@@ -199,13 +200,6 @@ class TeachingHandler(ABC):
             raise ValueError(self._refusal)
         features = {} if self._capture is None else self._capture.features
         return Knowledge(as_outputs(output["pred"], output["image"]), features), self.knowledge
-
-    @staticmethod
-    def _entry(engine: Any, batch: Any, key: str) -> torch.Tensor:
-        if not isinstance(batch, Mapping) or key not in batch:
-            keys = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-            raise ValueError(f"`image_key` of the teacher must be an entry of the batch, but got `{key}` of {keys}.")
-        return batch[key].to(engine.state.device, non_blocking=engine.non_blocking)
 
     @staticmethod
     def _trainers_loss(state: Any) -> torch.Tensor:
@@ -255,14 +249,13 @@ class TeachingHandler(ABC):
 
     def _abort(self, engine: Any, error: BaseException) -> None:
         self._finish(engine)
-        owners = self._owners(engine, Events.EXCEPTION_RAISED)
-        if owners[-1] is self and all(isinstance(owner, TeachingHandler) for owner in owners):
+        attached = owners(engine, Events.EXCEPTION_RAISED)
+        if attached[-1] is self and all(isinstance(owner, TeachingHandler) for owner in attached):
             raise error  # ignite takes an exception that has a handler for handled; other handlers decide themselves
 
     def _others(self, engine: Any) -> list[TeachingHandler]:
-        owners = self._owners(engine, Events.STARTED)
-        return [owner for owner in owners if isinstance(owner, TeachingHandler) and owner is not self]
-
-    @staticmethod
-    def _owners(engine: Any, event: Events) -> list[Any]:
-        return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
+        return [
+            owner
+            for owner in owners(engine, Events.STARTED)
+            if isinstance(owner, TeachingHandler) and owner is not self
+        ]

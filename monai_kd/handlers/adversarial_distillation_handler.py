@@ -25,10 +25,12 @@ from torch import nn
 
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
-from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, errors_of, mean_gradients
+from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Schedule, single
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
+from monai_kd.networks.errors_of import errors_of
+from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
 TURNS = ("alternate", "random", "sequential", "both")
@@ -275,7 +277,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         dtype = next((p.dtype for p in self.discriminator.parameters()), image.dtype)
         logits = single(said.logits)
         if self.probabilities:
-            logits = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+            logits = probabilities(logits)
         features = [plain(said.features[layer]).to(dtype) for layer in layers]
         with errors_of(f"`discriminator` on the maps of {who}"):
             decision = self.discriminator(logits.to(dtype), plain(image).to(dtype), features)

@@ -22,10 +22,11 @@ from torch import nn
 
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
-from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, errors_of, mean_gradients
+from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm, Schedule
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
+from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.teacher import plain
 
 

@@ -22,6 +22,7 @@ from monai.networks import one_hot
 from monai.utils.enums import AdversarialIterationEvents, AdversarialKeys
 
 from monai_kd.handlers.distillation_term import single
+from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
 
@@ -79,12 +80,9 @@ class Pix2PixHandler:
         """For the discriminator."""
         output = engine.state.output
         logits, image, label = single(output["pred"]), plain(output["image"]), plain(output["label"])
-        if logits.shape[1] == 1:
-            probability = logits.sigmoid()
-        else:
-            probability = logits.softmax(dim=1)
-            label = one_hot(label, logits.shape[1]) if label.shape[1] == 1 else label
-        output[AdversarialKeys.FAKES] = torch.cat([image, probability], dim=1)
+        if logits.shape[1] > 1 and label.shape[1] == 1:
+            label = one_hot(label, logits.shape[1])
+        output[AdversarialKeys.FAKES] = torch.cat([image, probabilities(logits)], dim=1)
         output[AdversarialKeys.REALS] = torch.cat([image, label.to(image.dtype)], dim=1)
 
     @staticmethod

@@ -25,6 +25,7 @@ from monai.engines.utils import IterationEvents
 from monai_kd.corrections import CorrectionChain, false_pixels
 from monai_kd.corrections.correction_chain import Correction, class_indices
 from monai_kd.handlers._start_checks import check_engine, check_ranks, check_weights, several_ranks
+from monai_kd.handlers._teaching_handler import batch_entry, owners
 from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.networks.soft_label import as_logits, as_soft_label
 from monai_kd.networks.teacher import plain
@@ -112,8 +113,8 @@ class SoftLabelCorrectionHandler:
 
     def _find(self, engine: Any) -> DistillationHandler:
         """The handler whose teacher is repaired, which has to have asked it when this one is called."""
-        owners = DistillationHandler._owners(engine, IterationEvents.FORWARD_COMPLETED)  # in the order of their calls
-        handlers = [owner for owner in owners if isinstance(owner, DistillationHandler)]
+        attached = owners(engine, IterationEvents.FORWARD_COMPLETED)
+        handlers = [owner for owner in attached if isinstance(owner, DistillationHandler)]
         if not handlers:
             raise ValueError(
                 "`train_handlers` must hold a `DistillationHandler`, whose teacher is corrected, but got "
@@ -125,12 +126,12 @@ class SoftLabelCorrectionHandler:
                 f"the terms {' and '.join(str(list(handler.terms)) for handler in handlers)}; pass one of them."
             )
         wanted = handlers[0] if self.distillation is None else self.distillation
-        if wanted not in owners:
+        if wanted not in attached:
             raise ValueError(
                 f"`distillation` must be a handler of this trainer, but got one with the terms {list(wanted.terms)} "
                 "that is not attached to it."
             )
-        if owners.index(wanted) > owners.index(self):
+        if attached.index(wanted) > attached.index(self):
             raise ValueError(
                 "`SoftLabelCorrectionHandler` must be attached after the `DistillationHandler` that asks the teacher, "
                 "but got it before; exchange them in `train_handlers`."
@@ -144,7 +145,7 @@ class SoftLabelCorrectionHandler:
             raise ValueError(
                 f"`label` must come with each batch to correct soft labels with it, but got {type(label).__name__}."
             )
-        images = {key: DistillationHandler._entry(engine, engine.state.batch, key) for key in self._other_keys}
+        images = {key: batch_entry(engine, engine.state.batch, key) for key in self._other_keys}
         logits = plain(knowledge.logits)
         steps = self.chain(as_soft_label(logits), images | {"image": output["image"]}, label)
         before, *_, after = steps.values()

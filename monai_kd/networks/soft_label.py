@@ -18,9 +18,21 @@ import torch
 from monai_kd.networks.teacher import plain
 
 
+def probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """
+    The probabilities that logits (B, C, *spatial) mean: their softmax over the classes, of one channel their sigmoid.
+
+    Example::
+
+        >>> probabilities(torch.zeros(1, 1, 1, 1)).item()
+        0.5
+    """
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+
+
 def as_soft_label(logits: torch.Tensor) -> torch.Tensor:
     """
-    The probabilities that logits mean: their softmax over the classes, of one channel their sigmoid.
+    The :py:func:`probabilities` that logits mean, as a target.
 
     Args:
         logits: (B, C, *spatial).
@@ -34,8 +46,7 @@ def as_soft_label(logits: torch.Tensor) -> torch.Tensor:
         >>> as_soft_label(torch.zeros(1, 4, 1, 1)).flatten()
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    logits = _at_least_single(logits)
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+    return probabilities(_at_least_single(logits))
 
 
 def as_logits(soft_label: torch.Tensor) -> torch.Tensor:
