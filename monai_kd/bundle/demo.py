@@ -79,7 +79,7 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 4, num_
     """
     if epochs < 1 or num_cases < 10:
         raise ValueError(f"`epochs` must be >= 1 and `num_cases` >= 10, but got {epochs} and {num_cases}.")
-    start = time.monotonic()
+    start, teacher_epochs = time.monotonic(), 2 * epochs
     folder = Path(output_dir).resolve() / time.strftime("%Y%m%d_%H%M%S")
     bundle = folder / BUNDLE
     step = _steps(3 + 2 * len(STAGES))
@@ -91,7 +91,10 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 4, num_
         places = {"dataset_dir": data, "ckpt_dir": bundle / "models", "output_dir": bundle / "eval"}
         common = {name: str(place) for name, place in places.items()} | SMALL | {"seed": seed}
         for name, (configs, checkpoint, options) in STAGES.items():
-            length = {"max_epochs": 2 * epochs if checkpoint == "teacher" else epochs, "val_interval": min(2, epochs)}
+            length = {
+                "max_epochs": teacher_epochs if checkpoint == "teacher" else epochs,
+                "val_interval": min(2, epochs),
+            }
             step(f"training {name}, {length['max_epochs']} epochs")
             run_stage(bundle, configs, logging_file=False, **common, **length, **options)
         for name, (configs, *_) in STAGES.items():
@@ -104,7 +107,7 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 4, num_
         tables = _tables(bundle)
     minutes, threads = (time.monotonic() - start) / 60, torch.get_num_threads()
     notes = [
-        f"Generated CT, {num_cases} cases, seed {seed}, {2 * epochs} epochs of the teacher and {epochs} of the "
+        f"Generated CT, {num_cases} cases, seed {seed}, {teacher_epochs} epochs of the teacher and {epochs} of the "
         f"students, {minutes:.1f} minutes on {threads} CPU thread{'s' if threads > 1 else ''}. A demonstration that "
         "everything runs, no result about CT: a student that comes near its teacher alone has little to learn from it. "
         "What real CT says is in docs/results."
