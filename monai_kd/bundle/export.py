@@ -112,7 +112,7 @@ def export(
     rows += [[name, "-", float("nan"), float("nan"), f"left out: {reason}"] for name, reason in reasons.items()]
     note = (
         f"{student.name} for input of {'x'.join(map(str, student.shape))}, any batch; difference: the largest one to "
-        "the network in float32 on noise, relative to its largest value where that is above 1."
+        "the network in float32 on noise, one value in 1000 aside, relative to its largest value where that is above 1."
     )
     columns = {"format": "", "file": "", "MB": ".2f", "difference": ".1e", "remark": ""}
     return Table("Export", columns, rows, note).to_text()

@@ -201,6 +201,32 @@ class Baked(nn.Module):
         return self.weight * image[:, :1] * float(image.sum())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "refused"),
+    [
+        pytest.param((slice(0, 5), 0), False, id="5 of 10000, as where a tie of maxima is broken the other way"),
+        pytest.param((slice(None), 0), True, id="a border"),
+        pytest.param((slice(None), slice(None)), True, id="all"),
+    ],
+)
+def test_few_values_may_differ_and_a_border_may_not(wrong, refused):
+    def run(image: torch.Tensor) -> torch.Tensor:
+        changed = image.clone()
+        changed[(..., *wrong)] += 0.1
+        return changed
+
+    if refused:
+        with pytest.raises(ValueError, match="but got a difference of 0.02"):
+            formats._difference(nn.Identity(), run, (1, 100, 100), "ONNX")
+    else:
+        assert formats._difference(nn.Identity(), run, (1, 100, 100), "ONNX") < 1e-7
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="but got a difference of nan"):
+        formats._difference(nn.Identity(), lambda image: image * float("nan"), (1, 8, 8), "ONNX")
+
+
 def test_file_that_gives_other_logits_is_not_kept(bundle, monkeypatch):
     with pytest.raises(ValueError, match="within 0.0001, but got"):
         to_torchscript(Baked().eval(), (3, 8, 8), bundle / "models" / "baked.ts", {})
