@@ -200,8 +200,7 @@ def to_openvino(network: nn.Module, onnx_file: Path, shape: Sequence[int], path:
 
     Returns:
         the largest difference between OpenVINO in float32 and the network but for one value in 1000, relative to its
-        largest value where that is
-        above 1.
+        largest value where that is above 1.
 
     Raises:
         ValueError: when the difference is above 1e-4.
