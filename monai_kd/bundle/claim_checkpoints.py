@@ -28,7 +28,7 @@ from monai.utils import optional_import
 from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("monai_kd")
 
 
 def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: dict[str, Any]) -> None:
@@ -36,8 +36,9 @@ def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: 
     Keep the checkpoints of a run apart from those of others that were, or are, trained to the same file.
 
     - Checkpoints of the trainer carry the settings, which :py:func:`~monai_kd.bundle.latest_checkpoint` compares.
-    - A run that starts anew sets aside (``.old``) what an earlier one left to resume from in ``resume``, beside the
-      file: should it be killed in its first epoch, the earlier one would be resumed in its place.
+    - A run that starts anew sets aside (``.old``, ``.old2`` and so on) the file of an earlier one and what that left to
+      resume from: nothing is lost, and should the new run be killed in its first epoch, the earlier one is not resumed,
+      or taken for it, in its place.
     - While a process trains, a second one on the same file is refused. The operating system holds the lock, which
       goes with the process however it ends; a file system without locks refuses none.
 
@@ -62,7 +63,7 @@ def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: 
     if get_rank() > 0:
         return
     trainer.add_event_handler(Events.STARTED, _lock, path)
-    trainer.add_event_handler(Events.EPOCH_STARTED(once=1), _set_aside, path)
+    trainer.add_event_handler(Events.EPOCH_STARTED(once=1), set_aside, path)
 
 
 def _lock(trainer: Engine, path: Path) -> None:
@@ -92,9 +93,21 @@ def _unlock(file: TextIO) -> None:
     file.close()
 
 
-def _set_aside(path: Path) -> None:
-    earlier = resume_checkpoints(path.parent / "resume", path.stem)
-    for checkpoint in earlier:
-        checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.old"))
+def set_aside(path: Path) -> None:
+    """
+    Rename the file of a run's best weights, and what it left to resume from, to ``.old``, or ``.old2`` and so on.
+
+    Args:
+        path: file of the best weights, which may be missing.
+    """
+    earlier = [file for file in [path, *resume_checkpoints(path.parent / "resume", path.stem)] if file.exists()]
+    names = [f".old{number if number > 1 else ''}" for number in range(1, 1000)]
+    for file in earlier:
+        file.replace(
+            next(file.with_name(file.name + end) for end in names if not file.with_name(file.name + end).exists())
+        )
     if earlier:
-        logger.info(f"{len(earlier)} checkpoints of an earlier run in {path.parent / 'resume'} are now called .old")
+        logger.info(
+            f"{', '.join(file.name for file in earlier)} of an earlier run in {path.parent} are now called .old (.old2 "
+            "and so on where there was one); delete them if they are of no use"
+        )

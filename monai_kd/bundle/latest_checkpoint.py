@@ -72,7 +72,7 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
 def resume_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[Path]:
     """The files that ``CheckpointSaver`` wrote to a folder under its ``file_prefix``, any without, the oldest first."""
     pattern = f"{glob.escape(prefix)}_checkpoint*.pt" if prefix else "*.pt"
-    return sorted(Path(folder).glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    return sorted(Path(folder).glob(pattern), key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
 
 
 def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

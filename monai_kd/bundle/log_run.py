@@ -17,15 +17,13 @@ import logging
 import os
 from collections.abc import Sequence
 from typing import Any
-from zlib import crc32
 
 from ignite.distributed import get_rank
-from monai.engines import AdversarialTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
-from monai_kd.handlers import EpochSeedHandler
+from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
@@ -65,29 +63,22 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
                 f"`val_interval` must not exceed `max_epochs`, but got {handler.interval} and {state.max_epochs}; "
                 "no epoch would be validated and no weights saved."
             )
-    distillation = [handler for handler in handlers if isinstance(handler, TeachingHandler)]
+    distillation = teaching(handlers)
     for handler in distillation:
-        _check_layers(handler, _trained(trainer)[0])
-    claim_checkpoints(trainer, checkpoint, _settings(trainer, handlers, distillation))
+        _check_layers(handler, trained(trainer)[0])
+    claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
     if get_rank() > 0:
         return
-    network = unwrap(_trained(trainer)[0])
+    network = unwrap(trained(trainer)[0])
     logger.info(
-        f"training {type(network).__name__} ({_size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
+        f"training {type(network).__name__} ({size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
         f"of {state.epoch_length} iterations of {loader.batch_size}"
     )
-    logger.info(f"on {_content(loader.dataset)}, validated on {_content(evaluator.data_loader.dataset)}")
+    logger.info(f"on {content(loader.dataset)}, validated on {content(evaluator.data_loader.dataset)}")
     logger.info("; ".join(handler.summary() for handler in distillation) or "without distillation")
-    both = sorted(_cases(loader.dataset) & _cases(evaluator.data_loader.dataset))
+    both = sorted(cases(loader.dataset) & cases(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
-
-
-def _trained(trainer: Any) -> tuple[nn.Module, Any]:
-    """The network that is trained and its optimizer; of an ``AdversarialTrainer`` the generator."""
-    if isinstance(trainer, AdversarialTrainer):
-        return trainer.state.g_network, trainer.state.g_optimizer
-    return trainer.network, trainer.optimizer
 
 
 def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:
@@ -99,52 +90,3 @@ def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:
         teacher: Any = handler.teacher.members.get(member or "", handler.teacher)
         if layers and isinstance(teacher, Teacher):
             FeatureCapture(teacher.network, layers).remove()
-
-
-def _settings(
-    trainer: Any, handlers: Sequence[Any], distillation: Sequence[TeachingHandler]
-) -> dict[str, str | int | float | None]:
-    """What makes a run another one; it may get more epochs, and what cannot be compared (functions) is left out."""
-    (network, optimizer), loader = _trained(trainer), trainer.data_loader
-    network = unwrap(network)
-    cases = crc32("|".join(sorted(_cases(loader.dataset))).encode())
-    losses = [loss for each in distillation for loss in each.losses.items()]
-    return {
-        "network": type(network).__name__,
-        "parameters": _size(network),
-        "training data": f"{_content(loader.dataset)}, checksum of their names {cases:08x}",
-        "batch size": loader.batch_size,
-        "iterations an epoch": trainer.state.epoch_length,
-        "learning rate": optimizer.defaults.get("lr"),
-        "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
-        "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
-        **{f"{name} {key}": value for name, loss in losses for key, value in _options(loss).items()},
-    }
-
-
-def _options(loss: Any) -> dict[str, str | int | float]:
-    found = getattr(loss, "__dict__", {}).items()
-    plain = [(k, str(v) if isinstance(v, str) else v) for k, v in found]  # MONAI's enums are texts that need code
-    return {k.lstrip("_"): v for k, v in plain if isinstance(v, (str, int, float)) and k != "training"}
-
-
-def _size(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _items(dataset: Any) -> list[Any]:
-    return list(getattr(dataset, "data", None) or [])
-
-
-def _cases(dataset: Any) -> set[str]:
-    return {str(item["case"]) for item in _items(dataset) if isinstance(item, dict) and "case" in item}
-
-
-def _content(dataset: Any) -> str:
-    cases = _cases(dataset)
-    count = f"{len(cases)} case{'s' if len(cases) > 1 else ''}"
-    if not cases:
-        return f"{len(dataset)} items"
-    if len(dataset) == len(cases):
-        return count
-    return f"{len(dataset)} {'slices' if 'slice' in _items(dataset)[0] else 'items'} of {count}"

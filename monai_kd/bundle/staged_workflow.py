@@ -22,6 +22,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
+from monai_kd.bundle.claim_checkpoints import set_aside
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
@@ -35,7 +36,7 @@ class StagedWorkflow(KDWorkflow):
 
     A stage whose weights are there is left out; one that was stopped goes on with ``resume.yaml``. When a stage was
     trained, all that come after it are trained as well, from the beginning, since they may have learnt from what was
-    there before. So a second call after a finished one trains nothing.
+    there before, which is set aside as ``.old``. So a second call after a finished one trains nothing.
 
     ``python -m monai.bundle run_workflow --workflow_name monai_kd.bundle.StagedWorkflow --config_file .../train.yaml``
 
@@ -65,13 +66,13 @@ class StagedWorkflow(KDWorkflow):
 
     def run(self) -> None:
         """Run what is not finished."""
-        trained = False
-        for name, overlays in self.parser.get("stages").items():
-            files, override = self._stage(overlays)
+        stages = [self._stage(overlays) for overlays in self.parser.get("stages").values()]
+        for number, name in enumerate(self.parser.get("stages")):
+            files, override = stages[number]
             stage = KDWorkflow(files, **override)
-            state = "missing" if trained else _state(stage.parser)
+            state = _state(stage.parser)
             if state == "finished":
-                logger.info(f"stage {name}: finished, {stage.parser.get_parsed_content('best_ckpt')} is there")
+                logger.info(f"stage {name}: finished, {_best(stage.parser)} is there")
                 continue
             if state == "stopped":
                 stage = KDWorkflow([*files, str(Path(files[0]).parent / "resume.yaml")], **override)
@@ -79,7 +80,8 @@ class StagedWorkflow(KDWorkflow):
             stage.initialize()
             stage.run()
             stage.finalize()
-            trained = True
+            for later, own in stages[number + 1 :]:  # on the disk: this process may end before they have begun
+                set_aside(_best(KDWorkflow(later, **own).parser))
 
     def finalize(self) -> None:
         """Nothing: each stage finalizes itself."""
@@ -99,4 +101,8 @@ def _state(parser: Any) -> str:
     epochs = [int(match[1]) for match in matches if match]
     if epochs and max(epochs) < int(parser.get_parsed_content("max_epochs")):
         return "stopped"
-    return "finished" if Path(parser.get_parsed_content("best_ckpt")).is_file() else "missing"
+    return "finished" if _best(parser).is_file() else "missing"
+
+
+def _best(parser: Any) -> Path:
+    return Path(parser.get_parsed_content("best_ckpt"))

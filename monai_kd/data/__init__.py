@@ -18,6 +18,7 @@ from monai_kd.data.endoscopy_phantoms import EndoscopyPhantom, endoscopy_phantom
 from monai_kd.data.find_volumes import find_volumes
 from monai_kd.data.folder_cases import folder_cases
 from monai_kd.data.frames import Frames
+from monai_kd.data.idrid_cases import idrid_cases
 from monai_kd.data.isic_cases import isic_cases
 from monai_kd.data.k_fold import hold_out, k_fold
 from monai_kd.data.kits19 import kits19_cases
@@ -38,6 +39,7 @@ __all__ = [
     "find_volumes",
     "folder_cases",
     "hold_out",
+    "idrid_cases",
     "isic_cases",
     "k_fold",
     "kits19_cases",

@@ -109,15 +109,27 @@ def test_new_run_sets_aside_what_an_earlier_one_left(tmp_path, caplog):
     names = ["model_checkpoint_epoch=59.pt", "model_checkpoint_epoch=60.pt"]
     for name in [*names, "model_seed_1_checkpoint_epoch=3.pt", "teacher_checkpoint_epoch=9.pt"]:
         (resume / name).write_text(name)
+    (tmp_path / "model.pt").write_text("best")
     trainer = claimed(tmp_path)
     assert all((resume / name).is_file() for name in names)  # nothing before it runs
     trainer.run([0])
+    assert (tmp_path / "model.pt.old").read_text() == "best"
+    assert not (tmp_path / "model.pt").exists()
     assert {path.name for path in resume.iterdir()} == {
         *(f"{name}.old" for name in names),
         "model_seed_1_checkpoint_epoch=3.pt",
         "teacher_checkpoint_epoch=9.pt",
     }
-    assert f"2 checkpoints of an earlier run in {resume} are now called .old" in caplog.text
+    told = f"model.pt, {names[0]}, {names[1]} of an earlier run in {tmp_path} are now called .old"
+    assert told in caplog.text
+
+
+def test_what_was_set_aside_is_not_overwritten(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / "model.pt").write_text(str(number))
+        claimed(tmp_path).run([0])
+    found = {path.name: path.read_text() for path in tmp_path.glob("model*")}
+    assert found == {"model.pt.old": "1", "model.pt.old2": "2", "model.pt.old3": "3"}
 
 
 def test_resumed_run_leaves_what_it_goes_on_from(tmp_path):

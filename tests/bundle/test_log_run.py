@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
 
@@ -22,10 +23,19 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
-from monai.losses import DiceLoss
+from monai.losses import DeepSupervisionLoss, DiceLoss
+from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, RandRotated, Resized
 
 from monai_kd.bundle import log_run
-from monai_kd.handlers import AdversarialDistillationHandler, DistillationHandler, DistillationTerm, LinearSchedule
+from monai_kd.corrections import AssistantCorrection
+from monai_kd.handlers import (
+    AdversarialDistillationHandler,
+    DistillationHandler,
+    DistillationTerm,
+    LinearSchedule,
+    MultiScaleHandler,
+    SoftLabelCorrectionHandler,
+)
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher, TeacherTeam
 
@@ -50,10 +60,10 @@ def start(
     trainer = SupervisedTrainer(
         torch.device("cpu"),
         2,
-        DataLoader(Dataset(items), batch_size=batch, drop_last=True),
+        DataLoader(Dataset(items, kwargs.pop("transform", None)), batch_size=batch, drop_last=True),
         kwargs.pop("network", network),
-        torch.optim.SGD(network.parameters(), 0.1),
-        torch.nn.MSELoss(),
+        torch.optim.SGD(network.parameters(), 0.1, **kwargs.pop("options", {})),
+        kwargs.pop("loss", torch.nn.MSELoss()),
         train_handlers=handlers,
     )
     log_run(trainer, evaluator, handlers, "models/model.pt")
@@ -106,15 +116,22 @@ def settings(**kwargs: Any) -> dict[str, Any]:
 def test_settings_are_those_that_make_it_another_run():
     """What a checkpoint must have to be gone on with."""
     term = DistillationTerm(KDLoss(), 0.1)
-    assert settings(terms=[term]) == {
+    found = settings(terms=[term])
+    for name in ("transforms", "weights of who teaches"):
+        assert re.fullmatch("checksum [0-9a-f]{8}", found.pop(name))
+    assert found == {
         "network": "Conv2d",
         "parameters": 4,
         "training data": "6 slices of 2 cases, checksum of their names 96624e8b",
         "batch size": 2,
         "iterations an epoch": 3,
+        "scales": None,
         "learning rate": 0.1,
+        "optimizer": "SGD, dampening 0, maximize False, momentum 0, nesterov False, weight_decay 0",
         "seed": None,
         "objective": "1 supervised, distilled from Conv2d by 0.1 kd",
+        "layers": None,
+        "loss reduction": "mean",
         "kd temperature": 4.0,
         "kd direction": "forward",
         "kd balance": "none",
@@ -130,12 +147,62 @@ def test_settings_are_those_that_make_it_another_run():
         ({"terms": [DistillationTerm(KDLoss(2.0), 0.1)]}, {"kd temperature"}),
         ({"network": torch.nn.Conv2d(1, 3, 1)}, {"parameters"}),
         ({"interval": 2}, set()),
+        ({"options": {"weight_decay": 0.1}}, {"optimizer"}),
+        ({"options": {"foreach": False}}, set()),
+        ({"transform": Compose([RandFlipd("image", prob=0.5)])}, {"transforms"}),
+        ({"loss": DeepSupervisionLoss(DiceLoss(jaccard=True))}, {"loss loss jaccard"}),
+        ({"handlers": [MultiScaleHandler()]}, {"scales"}),
+        ({"teacher": Teacher(lambda: torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"))}, {"weights of who teaches"}),
     ],
 )
 def test_other_settings_are_told_apart(other, differs):
-    one = settings(terms=[DistillationTerm(KDLoss(), 0.1)])
-    two = settings(**{"terms": [DistillationTerm(KDLoss(), 0.1)]} | other)
+    teacher = Teacher(torch.nn.Conv2d(1, 2, 3))
+    common = {"teacher": teacher, "loss": DeepSupervisionLoss(DiceLoss())}
+    one = settings(terms=[DistillationTerm(KDLoss(), 0.1)], **common)
+    two = settings(**{"terms": [DistillationTerm(KDLoss(), 0.1)]} | common | other)
     assert {name for name in one if one[name] != two[name]} == differs
+
+
+def test_layers_of_terms_are_settings():
+    def found(*layers: str) -> str:
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU())
+        term = DistillationTerm(KDLoss(), 0.1, student_layer=layers, teacher_layer=layers)
+        return settings(terms=[term], network=network, teacher=Teacher(network))["layers"]
+
+    assert found("0", "1") == "0, 1 of the student, 0, 1 of the teacher"
+    assert found("1", "0") == "1, 0 of the student, 1, 0 of the teacher"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "equal"),
+    [
+        (RandRotated("image", range_x=0.3), RandRotated("image", range_x=0.3), True),
+        (RandRotated("image", range_x=0.3), RandRotated("image", range_x=0.4), False),
+        (RandFlipd("image", prob=0.1), RandFlipd("image", prob=0.2), False),
+        (Resized("image", (8, 8)), Resized("image", (8, 9)), False),
+        (Compose([Resized("image", 8), RandFlipd("image")]), Compose([RandFlipd("image"), Resized("image", 8)]), False),
+        (LoadImaged("image"), LoadImaged("image"), True),
+        (Lambdad("image", abs), Lambdad("image", len), True),
+    ],
+)
+def test_transforms_are_told_apart_by_their_options(one, two, equal):
+    """Functions are not; what has been drawn is not looked at."""
+    if isinstance(one, RandRotated):
+        one.set_random_state(3)
+    checksums = [settings(transform=Compose([each]))["transforms"] for each in (one, two)]
+    assert (checksums[0] == checksums[1]) == equal
+
+
+def test_assistants_are_of_who_teaches():
+    def found(assistant: torch.nn.Module) -> str:
+        correction = SoftLabelCorrectionHandler([AssistantCorrection(Teacher(assistant))])
+        return settings(terms=[DistillationTerm(KDLoss())], teacher=teacher, handlers=[correction])[
+            "weights of who teaches"
+        ]
+
+    teacher, one, two = Teacher(torch.nn.Conv2d(1, 2, 1)), torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(1, 2, 1)
+    assert found(one) == found(one)
+    assert found(one) != found(two)
 
 
 def test_dataset_below_one_batch_is_refused():

@@ -46,23 +46,30 @@ from monai_kd.data import (
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = {path.name: path for path in sorted((ROOT / "bundles").iterdir()) if (path / "configs").is_dir()}
 LIVER, KIDNEY, HEADNECK = "liver_tumor_ct_emkd", "kidney_tumor_ct_emkd", "headneck_organs_ct_emkd"
-POLYP, SKIN, XPNET = "polyp_endoscopy_kdas", "skin_lesion_dermoscopy_plckd", "polyp_endoscopy_xpnet"
+POLYP, XPNET = "polyp_endoscopy_kdas", "polyp_endoscopy_xpnet"
+SKIN, ENDOSCENE, DISC = "skin_lesion_dermoscopy_plckd", "polyp_endoscopy_plckd", "optic_disc_fundus_plckd"
 CT = [LIVER, KIDNEY, HEADNECK]  # those that distil with EMKD
-PHOTOS = [POLYP, SKIN, XPNET]
+TEAMS = [SKIN, ENDOSCENE, DISC]  # those with a teacher team
+PHOTOS = [POLYP, XPNET, *TEAMS]
 EXPORT = "python -m monai_kd export"
 # what makes a training short; everything else is as it ships
 TINY: dict[str, Any] = {"max_epochs": 1, "val_interval": 1, "num_workers": 0, "batch_size": 4, "progress": False}
 TINY["train::trainer::epoch_length"] = 2
+TEAM = TINY | {"image_size": [64, 64], "teacher_def::backbone": "tiny", "false_pixel_queues::length": 64}
 SMALL: dict[str, dict[str, Any]] = {
     LIVER: TINY | {"patch_size": [64, 64]},
     KIDNEY: TINY | {"patch_size": [64, 64]},
     HEADNECK: dict(TINY),
     POLYP: TINY | {"image_size": [64, 64]},
     XPNET: TINY | {"image_size": [64, 64]},
-    SKIN: TINY | {"image_size": [64, 64], "teacher_def::backbone": "tiny", "false_pixel_queues::length": 64},
+    **dict.fromkeys(TEAMS, TEAM),
 }
 SMALL_3D = {"patch_size": [32, 32, 16], "batch_size": 1}
-DATA = {LIVER: "LiTS", KIDNEY: "kits19/data", HEADNECK: "headneck", POLYP: "polyps", SKIN: "ISIC2017", XPNET: "polyps"}
+DATA = {LIVER: "LiTS", KIDNEY: "kits19/data", HEADNECK: "headneck", POLYP: "polyps", XPNET: "polyps"}
+DATA |= {SKIN: "ISIC2017", ENDOSCENE: "CVC-EndoSceneStill", DISC: "IDRiD"}
+# of the twins of SKIN, whose configurations differ by their data only (test_walk_team.py): what other tests build on
+TWINS = [ENDOSCENE, DISC]
+TWINS_WALK = ("StagedWorkflow", "train_student", "evaluate", "report", "inference", "export")
 
 
 def write_data(name: str, folder: Path) -> None:
@@ -71,8 +78,8 @@ def write_data(name: str, folder: Path) -> None:
     if name in (POLYP, XPNET):
         _write_frames(target, name)
         return
-    if name == SKIN:
-        _write_lesions(target)
+    if name in TEAMS:
+        _write_photos(name, target)
         return
     if name == LIVER:
         write_phantoms(target, "lits", num_cases=6, size=64, num_slices=5, progress=False)
@@ -92,7 +99,11 @@ def _write_frames(folder: Path, name: str) -> None:
     else:
         write_endoscopy_phantoms(folder / "EndoCV2022" / "PolypGen2.0", "endocv2022", 40, size=64, progress=False)
         write_endoscopy_phantoms(folder / "Kvasir-SEG", "kvasir", num_frames=4, size=64, progress=False)
-    with av.open(str(folder.parent / "video.mp4"), "w") as video:
+    _write_video(folder.parent / "video.mp4")
+
+
+def _write_video(path: Path) -> None:
+    with av.open(str(path), "w") as video:
         stream = video.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"
@@ -102,18 +113,41 @@ def _write_frames(folder: Path, name: str) -> None:
         video.mux(stream.encode())
 
 
-def _write_lesions(folder: Path) -> None:
-    """ISIC 2017 as it is published, its images photographs with something roundish in them."""
-    number = 0
-    for split, count in (("Training", 12), ("Validation", 3), ("Test_v2", 5)):
-        places = [folder / f"ISIC-2017_{split}_{kind}" for kind in ("Data", "Part1_GroundTruth")]
-        for place in places:
-            place.mkdir(parents=True)
-        for _ in range(count):
-            phantom = endoscopy_phantom(seed=number, size=64)
-            stem, number = f"ISIC_{number:07d}", number + 1
-            Image.fromarray(phantom.image).save(places[0] / f"{stem}.jpg")
-            Image.fromarray(255 * (phantom.label > 0).astype(np.uint8)).save(places[1] / f"{stem}_segmentation.png")
+def _write_photos(name: str, folder: Path) -> None:
+    """The data set of a teacher team as it is published, its images photographs with something roundish in them."""
+    for number, (image, mask) in enumerate(_photos(name, folder)):
+        phantom = endoscopy_phantom(seed=number, size=64)
+        for path, pixels in ((image, phantom.image), (mask, 255 * (phantom.label > 0).astype(np.uint8))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    if name == ENDOSCENE:
+        _write_video(folder.parent / "video.mp4")
+
+
+def _photos(name: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Where an image and its mask are."""
+    if name == SKIN:
+        for split, numbers in (("Training", range(12)), ("Validation", range(12, 15)), ("Test_v2", range(15, 20))):
+            images, masks = (folder / f"ISIC-2017_{split}_{kind}" for kind in ("Data", "Part1_GroundTruth"))
+            for number in numbers:
+                yield images / f"ISIC_{number:07d}.jpg", masks / f"ISIC_{number:07d}_segmentation.png"
+    elif name == ENDOSCENE:  # some frames of each part of its split
+        for part, suffix, numbers in (
+            ("CVC-300", "bmp", (*range(1, 7), 77, 149, 150)),
+            ("CVC-612", "tif", (*range(26, 32), 51, 52, 1, 2, 3)),
+        ):
+            for number in numbers:
+                yield folder / part / "bbdd" / f"{number}.bmp", folder / part / "gtpolyp" / f"{number}.{suffix}"
+    else:
+        images, masks = (
+            folder / "A. Segmentation" / kind for kind in ("1. Original Images", "2. All Segmentation Groundtruths")
+        )
+        for split, numbers in (("a. Training Set", range(1, 16)), ("b. Testing Set", range(55, 60))):
+            for number in numbers:
+                yield (
+                    images / split / f"IDRiD_{number:02d}.jpg",
+                    masks / split / "5. Optic Disc" / f"IDRiD_{number:02d}_OD.tif",
+                )
 
 
 def _write_organs(folder: Path) -> None:
@@ -153,6 +187,8 @@ def shortened(command: str, name: str, data: Path) -> list[str]:
     words = shlex.split(command.replace("/workspace/data", str(data)))
     if command.startswith(EXPORT) and name not in (LIVER, POLYP):  # the others' networks are these, or MONAI's
         words = [word.replace(",onnx", "") for word in words]
+    if "report" in words and name in TWINS:  # without the cost of the networks, which are SKIN's
+        del words[words.index("--bundle") : words.index("--output")]
     extra: dict[str, Any] = {}
     if "train.yaml" in command and " run" in command:
         extra = SMALL[name] | {"dataset_dir": str(data / DATA[name])}
@@ -212,10 +248,17 @@ def run_configs(bundle: Path, configs: list[str], **override: Any) -> KDWorkflow
         return workflow
 
 
+def is_walked(name: str, command: str) -> bool:
+    """Whether a command of a README is run for this bundle, see `walk`."""
+    if name in TWINS:
+        return any(word in command for word in TWINS_WALK)
+    return name == LIVER or not command.startswith("torchrun")
+
+
 def walk(name: str, folder: Path) -> dict[str, float]:
     """
-    Copy a bundle, write data for it, and run all commands of its README in order; the slowest of LiTS alone, and the
-    export to ONNX of each network once.
+    Copy a bundle, write data for it, and run all commands of its README in order; the slowest of LiTS alone, the
+    export to ONNX of each network once, and of the twins of SKIN what differs (TWINS_WALK).
 
     Returns:
         the seconds that each command took.
@@ -225,7 +268,7 @@ def walk(name: str, folder: Path) -> dict[str, float]:
     write_data(name, folder / "data")
     seconds = {}
     for command in commands((bundle / "docs" / "README.md").read_text("utf-8")):
-        if name == LIVER or not command.startswith("torchrun"):
+        if is_walked(name, command):
             start = time.monotonic()
             run_command(shortened(command, name, folder / "data"), bundle)
             seconds[command] = time.monotonic() - start

@@ -34,7 +34,7 @@ from tests.bundles.journey import (
     PHOTOS,
     POLYP,
     ROOT,
-    SKIN,
+    TEAMS,
     XPNET,
     ablations,
     commands,
@@ -162,14 +162,14 @@ def test_frames_are_prepared_alike_for_training_evaluation_and_inference(name):
     normalise = [item for item in inference.get("preprocessing")["transforms"] if "NormalizeIntensityd" in str(item)]
     assert normalise == [train.get("normalise")]
     assert inference.get("resize") == train.get("validate::resize")
-    transforms = train.get("train::loading" if name == SKIN else "train::transforms")
+    transforms = train.get("train::loading" if name in TEAMS else "train::transforms")
     assert "@normalise" in transforms
     resized = next(item for item in transforms if item != "@normalise" and item["_target_"] == "Resized")
     assert resized["mode"][0] == train.get("validate::resize")["mode"]
     assert resized["spatial_size"] == train.get("validate::resize")["spatial_size"]
     shared = [item for item in train.get("validate::postprocessing")["transforms"] if "to_onehot" not in item]
     written = inference.get("postprocessing")["transforms"]
-    kinds = ["Activationsd", *(["Lambdad"] if name == SKIN else []), "Invertd", "AsDiscreted"]
+    kinds = ["Activationsd", *(["Lambdad"] if name in TEAMS else []), "Invertd", "AsDiscreted"]
     assert [item["_target_"] for item in shared] == kinds
     assert written[: len(kinds) - 2] == shared[:-2]
     assert written[len(kinds) - 2] == shared[-2] | {"transform": "@resize"}
@@ -236,7 +236,7 @@ def test_3d_training_and_inference_agree():
 def test_configurations_are_short_and_their_lines_too(name):
     for path in (BUNDLES[name] / "configs").glob("*.yaml"):
         lines = path.read_text("utf-8").splitlines()
-        assert len(lines) < 150, path
+        assert len(lines) <= 150, path
         assert [line for line in lines if len(line) > 120] == [], path
         assert lines[0].startswith("# "), f"{path} must say what it is for"
 

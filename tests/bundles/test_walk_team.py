@@ -9,26 +9,41 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The bundle with a teacher team: after all commands of its README, and its stages on their own."""
+"""The bundles with a teacher team: after all commands of their READMEs, and the stages on their own."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from monai.bundle import ConfigParser
 from monai.networks.nets import UNet
 
-from monai_kd.bundle import StagedWorkflow
-from monai_kd.data import isic_cases
+from monai_kd.bundle import KDWorkflow, StagedWorkflow
+from monai_kd.data import endoscopy_cases, idrid_cases, isic_cases
+from monai_kd.data.endoscopy_cases import CLINICDB
 from monai_kd.networks.nets import TransUNet
 from monai_kd.transforms import LoadMask
-from tests.bundles.journey import BUNDLES, DATA, SKIN, SMALL, ablations, run_configs, undisturbed
+from tests.bundles.journey import (
+    BUNDLES,
+    DATA,
+    ENDOSCENE,
+    SKIN,
+    SMALL,
+    TEAMS,
+    TWINS,
+    ablations,
+    run_configs,
+    undisturbed,
+)
 from tests.bundles.test_ablation import overrides
 
 STAGES = ("teacher", "assistant_f", "assistant_b", "model")
@@ -41,6 +56,11 @@ TABLE_2 = {
     "T + TA_f + TA_b": ["assistant_f", "assistant_b"],
     "PLC-KD": ["assistant_f", "assistant_b", "similarity"],
 }
+
+
+# what the bundles may have of their own: data, and what follows from the number of images and the size of the object
+OWN = {"dataset_dir", "classes", "frames", "cases", "test_cases", "split", "max_epochs", "batch_size", "val_interval"}
+OWN |= {"false_pixel_queues", "boundary_swap"}
 
 
 def parsed(*configs: str, **values: Any) -> ConfigParser:
@@ -88,15 +108,46 @@ def test_student_is_monais():
     assert isinstance(parsed("train.yaml").get_parsed_content("network_def"), UNet)
 
 
+@pytest.mark.parametrize("name", TWINS)
+def test_bundles_differ_by_their_data_only(name):
+    """What is tested of one of them here holds for all."""
+    own, other = BUNDLES[name], BUNDLES[SKIN]
+    for path in (other / "configs").glob("*.yaml"):
+        configs = [yaml.safe_load((folder / "configs" / path.name).read_text("utf-8")) for folder in (own, other)]
+        if path.name == "train.yaml":
+            configs = [{key: value for key, value in config.items() if key not in OWN} for config in configs]
+        assert configs[0] == configs[1], path.name
+    inference = [json.loads((folder / "configs" / "inference.json").read_text("utf-8")) for folder in (own, other)]
+    assert {key for key in inference[1] if inference[0][key] != inference[1][key]} == {"_desc_", "dataset_dir"}
+    assert ablations((own / "docs" / "README.md").read_text("utf-8")) == ROWS
+    assert {path.name for path in own.rglob("*")} == {path.name for path in other.rglob("*")}
+
+
+def test_split_of_endoscene_is_the_published_one():
+    """547, 183 and 182 frames, each once; of CVC-612, which is CVC-ClinicDB, whole video sequences."""
+    config = yaml.safe_load((BUNDLES[ENDOSCENE] / "configs" / "train.yaml").read_text("utf-8"))["frames"]
+    frames = {
+        part: [(name, n) for name, ranges in data.items() for first, last in ranges for n in range(first, last + 1)]
+        for part, data in config.items()
+    }
+    assert {part: len(of_part) for part, of_part in frames.items()} == {"train": 547, "validation": 183, "test": 182}
+    everything = [*(("CVC-300", n) for n in range(1, 301)), *(("CVC-612", n) for n in range(1, 613))]
+    assert sorted(frame for of_part in frames.values() for frame in of_part) == everything
+    ranges = [limits for data in config.values() for limits in data["CVC-612"]]
+    assert {first for first, _ in ranges} <= set(CLINICDB)
+    assert {last + 1 for _, last in ranges} <= {*CLINICDB, 613}
+
+
 @pytest.fixture(scope="module")
 def bundle(walked) -> Path:
     return walked(SKIN) / SKIN
 
 
 @pytest.mark.slow
-def test_every_stage_left_its_network(bundle):
+@pytest.mark.parametrize("name", TEAMS)
+def test_every_stage_left_its_network(walked, name):
     for stage in STAGES:
-        state = torch.load(bundle / "models" / f"{stage}.pt", weights_only=True)
+        state = torch.load(walked(name) / name / "models" / f"{stage}.pt", weights_only=True)
         network = parsed("train.yaml").get_parsed_content("student_def")
         if stage != "model":
             network = TransUNet("tiny", img_size=64)
@@ -151,15 +202,34 @@ def _all(error: BaseException | None) -> str:
     return "" if error is None else f"{error}{_all(error.__cause__ or error.__context__)}"
 
 
+def cases_of_test(name: str, data: Path) -> list[dict[str, str]]:
+    if name == ENDOSCENE:
+        frames = [("CVC-300", 149), ("CVC-300", 150), ("CVC-612", 1), ("CVC-612", 2), ("CVC-612", 3)]
+        found = {case["case"]: case for case in endoscopy_cases(data)}
+        return [found[f"{dataset}_{number}"] for dataset, number in frames]
+    return isic_cases(data, "test") if name == SKIN else idrid_cases(data, "test")
+
+
 @pytest.mark.slow
-def test_evaluation_is_of_the_test_images(bundle):
-    with open(bundle / "eval" / "model" / "cases.csv", newline="", encoding="utf-8") as file:
+@pytest.mark.parametrize("name", TEAMS)
+def test_evaluation_is_of_the_test_images(walked, name):
+    with open(walked(name) / name / "eval" / "model" / "cases.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    cases = isic_cases(bundle.parent / "data" / DATA[SKIN], "test")
+    cases = cases_of_test(name, walked(name) / "data" / DATA[name])
+    assert len(cases) == 5
     assert [row["case"] for row in rows] == [case["case"] for case in cases]
     for row, case in zip(rows, cases):
         assert int(row["label_voxels"]) == int(LoadMask()(case["label"]).sum())
-        assert row["group"] == "ISIC-2017_Test"
+        assert row["group"] == case["dataset"]
+
+
+def killed_at(stage: str, initialize: Callable[[KDWorkflow], None]) -> Callable[[KDWorkflow], None]:
+    def stop(workflow: KDWorkflow) -> None:
+        if workflow.parser.get_parsed_content("ckpt_name") == stage:
+            raise KeyboardInterrupt
+        initialize(workflow)
+
+    return stop
 
 
 class TestStages:
@@ -181,7 +251,7 @@ class TestStages:
         return [path.stem for path in now if before.get(path.name) != path.stat().st_mtime_ns]
 
     @pytest.mark.slow
-    def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path):
+    def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path, monkeypatch):
         data = bundle.parent / "data" / DATA[SKIN]
         assert self.run(tmp_path, data) == list(STAGES)
         assert self.run(tmp_path, data) == []
@@ -191,6 +261,17 @@ class TestStages:
         for path in (tmp_path / "models" / "resume").glob("assistant_b*"):
             path.unlink()
         assert self.run(tmp_path, data) == ["assistant_b", "model"]  # and what has learnt from it
+
+        # a student of an earlier assistant is not taken for finished, though the new one was killed before it began
+        (tmp_path / "models" / "assistant_b.pt").unlink()
+        for path in (tmp_path / "models" / "resume").glob("assistant_b*"):
+            path.unlink()
+        earlier = (tmp_path / "models" / "model.pt").read_bytes()
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(KDWorkflow, "initialize", killed_at("model", KDWorkflow.initialize))
+            self.run(tmp_path, data)
+        assert earlier in [path.read_bytes() for path in (tmp_path / "models").glob("model.pt.old*")]
+        assert self.run(tmp_path, data) == ["model"]
 
         resume = tmp_path / "models" / "resume"
         before = {path.name for path in resume.iterdir()}

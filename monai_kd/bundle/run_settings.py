@@ -1,0 +1,168 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a training is about to do, told before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import torch
+from monai.engines import AdversarialTrainer
+from torch import nn
+
+from monai_kd.handlers import EpochSeedHandler, FalsePixelHandler, MultiScaleHandler, SoftLabelCorrectionHandler
+from monai_kd.handlers._teaching_handler import TeachingHandler
+from monai_kd.networks import Teacher
+from monai_kd.networks.feature_capture import unwrap
+
+PLAIN = (str, int, float, bool, type(None))
+
+
+def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int | float | None]:
+    """
+    What makes a run another one, so that a checkpoint of it is not gone on with: network, data, the options of
+    transforms, losses, optimizer and scales, seed, objective with its layers, and the weights of teachers and
+    assistants. It may get more epochs and other processes of its loader; functions and schedules cannot be compared.
+
+    Args:
+        trainer: a MONAI trainer.
+        handlers: its handlers.
+
+    Returns:
+        values by names that a person understands; long ones as a checksum.
+    """
+    (network, optimizer), loader = trained(trainer), trainer.data_loader
+    network, distillation = unwrap(network), teaching(handlers)
+    losses = {"loss": getattr(trainer, "loss_function", None) or getattr(trainer, "g_loss_function", None)}
+    losses |= {name: loss for each in distillation for name, loss in each.losses.items()}
+    scales = [scale for handler in handlers if isinstance(handler, MultiScaleHandler) for scale in handler.scales]
+    teachers = list(_teachers(handlers))
+    return {
+        "network": type(network).__name__,
+        "parameters": size(network),
+        "training data": f"{content(loader.dataset)}, checksum of their names "
+        f"{_checksum('|'.join(sorted(cases(loader.dataset))))}",
+        "transforms": f"checksum {_checksum(repr(_describe(getattr(loader.dataset, 'transform', None))))}",
+        "batch size": loader.batch_size,
+        "iterations an epoch": trainer.state.epoch_length,
+        "scales": ", ".join(f"{scale:g}" for scale in scales) or None,
+        "learning rate": optimizer.defaults.get("lr"),
+        "optimizer": type(optimizer).__name__ + "".join(f", {key} {value}" for key, value in _hyper(optimizer)),
+        "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
+        "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
+        "layers": "; ".join(filter(None, map(_layers, distillation))) or None,
+        "weights of who teaches": f"checksum {_weights(teachers)}" if teachers else None,
+        **{f"{name} {key}": value for name, loss in losses.items() for key, value in _options(loss).items()},
+    }
+
+
+def trained(trainer: Any) -> tuple[nn.Module, Any]:
+    """The network that is trained and its optimizer; of an ``AdversarialTrainer`` the generator."""
+    if isinstance(trainer, AdversarialTrainer):
+        return trainer.state.g_network, trainer.state.g_optimizer
+    return trainer.network, trainer.optimizer
+
+
+def teaching(handlers: Sequence[Any]) -> list[TeachingHandler]:
+    """The handlers that distil."""
+    return [handler for handler in handlers if isinstance(handler, TeachingHandler)]
+
+
+def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
+    """Teachers and assistants, each member of a team."""
+    heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (TeachingHandler, FalsePixelHandler))]
+    for handler in handlers:
+        if isinstance(handler, SoftLabelCorrectionHandler):
+            heard += handler.chain.assistants.values()
+    for each in heard:
+        yield from each.members.values() or [each]
+
+
+def _weights(teachers: Iterable[Teacher]) -> str:
+    checksum = 0
+    for teacher in teachers:
+        for tensor in teacher.network.state_dict().values():
+            checksum = crc32(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
+
+
+def _layers(handler: TeachingHandler) -> str:
+    own, taught = handler.layers
+    of_teacher = ", ".join(layer for each in taught.values() for layer in each)
+    return f"{', '.join(own)} of the student, {of_teacher} of the teacher" if own or of_teacher else ""
+
+
+def _hyper(optimizer: Any) -> list[tuple[str, Any]]:
+    speed = ("lr", "fused", "foreach", "capturable", "differentiable")  # the same result, or said elsewhere
+    return [(key, value) for key, value in sorted(optimizer.defaults.items()) if key not in speed]
+
+
+def _checksum(text: str) -> str:
+    return f"{crc32(text.encode()):08x}"
+
+
+def _options(loss: Any, prefix: str = "") -> dict[str, str | int | float]:
+    """Numbers and names that a loss, and the losses that it is made of, were built with."""
+    found: dict[str, str | int | float] = {}
+    for key, value in getattr(loss, "__dict__", {}).items():
+        name = prefix + key.lstrip("_")
+        if isinstance(value, str):
+            found[name] = str(value)  # MONAI's enums are texts that need code
+        elif isinstance(value, (int, float)) and key != "training":
+            found[name] = value
+        elif isinstance(value, nn.Module):
+            found |= _options(value, f"{name} ")
+    for key, part in getattr(loss, "_modules", {}).items():
+        found |= _options(part, f"{prefix}{key} ")
+    return found
+
+
+def _describe(transform: Any, depth: int = 4) -> Any:
+    """Class and options of a transform and of those that it is made of; nothing that is drawn, and no path."""
+    if isinstance(transform, PLAIN):
+        return "" if os.sep in str(transform) else str(transform)
+    if isinstance(transform, Mapping):
+        return {str(key): _describe(value, depth - 1) for key, value in transform.items()} if depth else ""
+    if isinstance(transform, (list, tuple)):
+        return [_describe(value, depth) for value in transform]
+    if depth == 0 or not type(transform).__module__.startswith(("monai.transforms", "monai_kd.transforms")):
+        return type(transform).__name__
+    options = {key: value for key, value in vars(transform).items() if not key.startswith("_") and key != "R"}
+    return type(transform).__name__, _describe(options, depth)
+
+
+def size(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _items(dataset: Any) -> list[Any]:
+    return list(getattr(dataset, "data", None) or [])
+
+
+def cases(dataset: Any) -> set[str]:
+    """The names of a dataset's cases."""
+    return {str(item["case"]) for item in _items(dataset) if isinstance(item, dict) and "case" in item}
+
+
+def content(dataset: Any) -> str:
+    """How many of what a dataset holds."""
+    number = len(cases(dataset))
+    count = f"{number} case{'s' if number > 1 else ''}"
+    if number == 0:
+        return f"{len(dataset)} items"
+    if len(dataset) == number:
+        return count
+    return f"{len(dataset)} {'slices' if 'slice' in _items(dataset)[0] else 'items'} of {count}"
