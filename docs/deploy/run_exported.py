@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
 Network = Callable[[np.ndarray], np.ndarray]
 

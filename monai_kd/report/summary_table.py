@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 
 from monai_kd.report.read_cases import CaseMetrics
 from monai_kd.report.table import Cell, Spread, Table
-from monai_kd.report.values_by_class import MEAN, values_by_class
+from monai_kd.report.values_by_class import ALL, MEAN, values_by_class
 
 MEANINGS = {
     "dice": "dice is the overlap of prediction and label, 1 at best",
@@ -100,7 +100,7 @@ def _predicted_in_empty(cases: Sequence[CaseMetrics], class_name: str) -> list[i
     """For each case whose label has no voxel of the class (of all classes, for their mean), the voxels predicted."""
     label, pred = Counter[str](), Counter[str]()
     for case in cases:
-        if class_name in (case.class_name, MEAN):
+        if class_name in (case.class_name, MEAN, ALL):
             label[case.case] += case.label_voxels
             pred[case.case] += case.pred_voxels
     return [pred[case] for case, voxels in label.items() if voxels == 0]

@@ -20,6 +20,7 @@ from statistics import fmean
 from monai_kd.report.read_cases import CaseMetrics
 
 MEAN = "mean of classes"
+ALL = "all cases"  # where each has one class, as one structure in several test sets
 
 
 def values_by_class(cases: Sequence[CaseMetrics], metric: str) -> dict[str, dict[str, float]]:
@@ -32,7 +33,8 @@ def values_by_class(cases: Sequence[CaseMetrics], metric: str) -> dict[str, dict
 
     Returns:
         for each class, in the order in which they come, the value of each case; with several classes also
-        ``mean of classes``: for each case the mean over the classes that it has.
+        ``mean of classes``: for each case the mean over the classes that it has; ``all cases`` where none has two, as
+        where a "class" is a test set.
 
     Raises:
         ValueError: when no case has the metric.
@@ -54,5 +56,6 @@ def values_by_class(cases: Sequence[CaseMetrics], metric: str) -> dict[str, dict
     if len(values) > 1:
         names = dict.fromkeys(case.case for case in cases)
         found = {name: [by_case[name] for by_case in values.values() if name in by_case] for name in names}
-        values[MEAN] = {name: fmean(several) for name, several in found.items() if several}
+        shared = len({(case.case, case.class_name) for case in cases}) > len(names)
+        values[MEAN if shared else ALL] = {name: fmean(several) for name, several in found.items() if several}
     return values

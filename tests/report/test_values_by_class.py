@@ -31,6 +31,11 @@ def test_mean_is_over_the_classes_that_a_case_has():
     }
 
 
+def test_of_several_test_sets_it_is_over_all_cases():
+    cases = [case("1", "ClinicDB polyp", 0.9), case("2", "Kvasir polyp", 0.5), case("3", "Kvasir polyp", math.nan)]
+    assert values_by_class(cases, "dice")["all cases"] == {"1": 0.9, "2": 0.5}
+
+
 def test_single_class_has_no_mean():
     assert values_by_class([case("1", "liver", 0.9)], "dice") == {"liver": {"1": 0.9}}
 
