@@ -89,4 +89,9 @@ def root_cause(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return traceback.format_exception_only(type(error), error)[-1].strip()
+    line = traceback.format_exception_only(type(error), error)[-1].strip()
+    # what torch says where it cannot write
+    full = isinstance(error, RuntimeError) and "inline_container" in line
+    return (
+        f"{line} A file could not be written to its end: is there space left where `ckpt_dir` lies?" if full else line
+    )

@@ -164,7 +164,7 @@ class CaseMetricsHandler:
     def _replace(self, name: str, content: Any) -> None:
         path = self.output_dir / name
         partial = path.with_name(f".{name}.{os.getpid()}.partial")
-        with open(partial, "w", newline="") as file:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
             if name.endswith(".json"):
                 json.dump(content, file, indent=1)
             else:

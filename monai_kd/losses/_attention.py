@@ -71,8 +71,8 @@ def check_attention(tokens: str, pool: int | None) -> None:
 
     """
     check_option("tokens", tokens, ("rows", "pixels"))
-    if pool is not None and (pool < 1 or pool != int(pool)):
-        raise ValueError(f"`pool` must be a whole number of pixels above 0, but got {pool}.")
+    if pool is not None and (not isinstance(pool, int) or isinstance(pool, bool) or pool < 1):
+        raise ValueError(f"`pool` must be a whole number of pixels above 0, but got {pool!r}.")
 
 
 def _self_attention(z: torch.Tensor, tokens: str) -> torch.Tensor:

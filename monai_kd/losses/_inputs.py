@@ -175,8 +175,8 @@ def check_temperature(temperature: float) -> float:
         ValueError: when it is not a finite number above 0.
 
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` must be a finite number above 0, but got {temperature}.")
+    if isinstance(temperature, str) or not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be a finite number above 0, but got {temperature!r}.")
     return float(temperature)
 
 

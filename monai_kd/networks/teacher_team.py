@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -55,9 +56,10 @@ class TeacherTeam:
         weights = [1.0] * len(teachers) if weights is None else list(weights)
         if not teachers:
             raise ValueError("`teachers` must hold at least one teacher, but got none.")
-        if len(weights) != len(teachers) or min(weights) <= 0:
+        if len(weights) != len(teachers) or min(weights) <= 0 or not math.isfinite(sum(weights)):
             raise ValueError(
-                f"`weights` must hold one positive number for each of the {len(teachers)} teachers, but got {weights}."
+                f"`weights` must hold one positive number for each of the {len(teachers)} teachers, and a finite sum, "
+                f"but got {weights}."
             )
         if len({id(teacher) for teacher in teachers.values()}) < len(teachers):
             raise ValueError("`teachers` must be different objects, but got one twice; make a `Teacher` for each.")

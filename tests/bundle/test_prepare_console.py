@@ -144,3 +144,11 @@ def test_command_ends_with_the_cause_and_exit_code_1(tmp_path, verb):
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("\n\nerror: IndexError: list index out of range")
     assert "Traceback" in done.stderr
+
+
+def test_full_disk_is_named():
+    """What torch says where a file is cut off does not tell why."""
+    refused = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    wrapped = RuntimeError("Failed to evaluate x")
+    wrapped.__cause__ = refused
+    assert root_cause(wrapped).endswith("is there space left where `ckpt_dir` lies?")

@@ -188,6 +188,9 @@ def test_rows_of_a_large_volume_want_a_pool():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"temperature": "2"}, "`temperature` must be a finite number above 0, but got '2'"),
+        ({"pool": 8.0}, "`pool` must be a whole number of pixels above 0, but got 8.0"),
+        ({"pool": "8"}, "`pool` must be a whole number of pixels above 0, but got '8'"),
         ({"temperature": 0}, "`temperature` must be a finite number above 0, but got 0"),
         ({"temperature": float("nan")}, "`temperature` must be a finite number above 0, but got nan"),
         ({"tokens": "columns"}, "`tokens` must be one of 'rows', 'pixels', but got 'columns'"),
