@@ -171,7 +171,7 @@ def to_onnx(network: nn.Module, shape: Sequence[int], path: Path, block: dict[st
 
 def onnx_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Callable[[Tensor], Tensor]:
     """
-    Load an ONNX file into onnxruntime.
+    Load an ONNX file into onnxruntime, which uses as many threads as torch.
 
     Args:
         path: the file.
@@ -182,7 +182,9 @@ def onnx_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=list(providers))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores
+    session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     return lambda image: torch.from_numpy(session.run(["pred"], {"image": image.numpy()})[0])
 
 
@@ -215,7 +217,7 @@ def to_openvino(network: nn.Module, onnx_file: Path, shape: Sequence[int], path:
 
 def openvino_model(path: Path, options: dict[str, str] | None = None) -> Callable[[Tensor], Tensor]:
     """
-    Load a file of OpenVINO on the CPU.
+    Load a file of OpenVINO on the CPU, with as many threads as torch.
 
     Args:
         path: the ``.xml``.
@@ -226,7 +228,8 @@ def openvino_model(path: Path, options: dict[str, str] | None = None) -> Callabl
     """
     import openvino
 
-    model = openvino.Core().compile_model(str(path), "CPU", FP32 if options is None else options)
+    chosen = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())} | (FP32 if options is None else options)
+    model = openvino.Core().compile_model(str(path), "CPU", chosen)
     return lambda image: torch.from_numpy(model(image.numpy())[0])
 
 

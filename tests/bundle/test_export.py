@@ -368,3 +368,13 @@ def test_onnx_file_names_its_batch(exported):
     dims = graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, *SIZE]
     assert ([node.name for node in graph.input], [node.name for node in graph.output]) == (["image"], ["pred"])
+
+
+def test_onnxruntime_takes_as_many_threads_as_torch(exported, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    seen, session = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda path, options, **rest: seen.append(options) or session(path, **rest)
+    )
+    formats.onnx_session(exported[0] / "models" / "model.onnx")
+    assert [options.intra_op_num_threads for options in seen] == [torch.get_num_threads()]
