@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 from bisect import bisect_right
@@ -23,10 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monai.config import PathLike
+from monai.utils import ensure_tuple
+from PIL import Image
 
 from monai_kd.transforms.load_mask import mask_pixels
 from monai_kd.transforms.open_photo import check_depth, open_photo
 
+logger = logging.getLogger(__name__)
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
 IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
@@ -37,6 +41,7 @@ CLINICDB = (
     *(1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298),
     *(318, 343, 364, 384, 409, 429, 448, 467, 479, 504, 529, 547, 572, 592),
 )
+CLINICDB_DATASET = re.compile(r".*clinicdb.*|cvc-612|traindataset", re.IGNORECASE)  # numbers are of its frames alone
 FIELDS = ("frame", "sequence")
 
 
@@ -52,8 +57,8 @@ def endoscopy_cases(
     folder: PathLike,
     names: PathLike | Sequence[str] | None = None,
     sequences: PathLike | None = None,
-    datasets: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    datasets: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] = (),
     check: bool = True,
 ) -> list[dict[str, str]]:
     """
@@ -74,7 +79,8 @@ def endoscopy_cases(
 
     A mask has its image's stem, or that with ``_mask``, ``_segmentation``, or a ``p`` in front (ETIS). All frames that
     cannot be used are named in one error: image or mask is missing, cannot be decoded, or has another size than the
-    other, or the mask is none (:py:class:`monai_kd.transforms.LoadMask`).
+    other, or the mask is none (:py:class:`monai_kd.transforms.LoadMask`), or their EXIF orientations differ and nothing
+    tells whether they belong together as stored or as turned.
 
     To split by video, which PraNet's split does not (all sequences of its ClinicDB test frames are in training), give
     `sequences` and use :py:func:`monai_kd.data.k_fold` or :py:func:`monai_kd.data.hold_out` with
@@ -84,12 +90,13 @@ def endoscopy_cases(
         folder: what was unpacked.
         names: only these frames: a text file with one stem a line, or a list; a suffix is allowed.
         sequences: a CSV file with the columns "frame" (stem; a suffix is allowed) and "sequence" (or "frame_id",
-            "sequence_id", as in Kaggle's metadata.csv), "clinicdb" for the table of CVC-ClinicDB's README, or "folder"
-            where a folder such as seq12/ holds the frames of one video (PolypGen, EndoCV2022). A frame that it does not
-            name is a sequence of its own.
-        datasets: only the data sets of these names, their folders' names; default: all. Some copies of TestDataset
-            hold the five test sets once more in test/.
-        exclude: cases to leave out, as "CVC-ClinicDB_14"; each must be there, in any data set below `folder`.
+            "sequence_id", as in Kaggle's metadata.csv), "clinicdb" for the table of CVC-ClinicDB's README,
+            which is for data sets with "ClinicDB" in their name, CVC-612 and PraNet's TrainDataset, or "folder" where a
+            folder such as seq12/ holds the frames of one video (PolypGen, EndoCV2022). A frame that it does not name is
+            a sequence of its own.
+        datasets: only the data set or data sets of these names, their folders' names; default: all. Some copies of
+            TestDataset hold the five test sets once more in test/.
+        exclude: case or cases to leave out, as "CVC-ClinicDB_14"; each must be there, in any data set below `folder`.
         check: whether to decode all files, some ms each; without, a broken file shows up when it is read.
 
     Returns:
@@ -99,7 +106,7 @@ def endoscopy_cases(
     Raises:
         FileNotFoundError: when there is no data set or no frame, or no such file of names or sequences.
         ValueError: with all frames that cannot be used, names or excluded cases that are not there, or a file that is
-            no such table, has blank cells, or names none of the frames.
+            no such table, has blank cells, names a frame in two sequences, or names none of the frames.
 
     Example::
 
@@ -110,6 +117,7 @@ def endoscopy_cases(
         ['Kvasir_1', 'TrainDataset_1', 'TrainDataset_2', 'TrainDataset_3', 'TrainDataset_4', 'TrainDataset_5']
     """
     root = Path(folder).expanduser()
+    datasets, exclude = datasets if datasets is None else ensure_tuple(datasets), ensure_tuple(exclude)
     folders = list(_folders(root))
     found = [entry for entry in folders if datasets is None or entry.dataset in datasets]
     lacking = sorted(set(datasets or ()) - {entry.dataset for entry in found})
@@ -153,7 +161,9 @@ def _folders(root: Path) -> Iterator[_Folder]:
         if not (images and masks):
             continue
         if len(images) + len(masks) > 2:
-            raise ValueError(f"a data set must have one folder of images and one of masks, but got {images + masks}.")
+            raise ValueError(
+                f"a data set must have one folder of images and one of masks, but got {images + masks} in {folder}."
+            )
         inner.clear()
         name = owner.parent.name if owner.name in ("PNG", "TIF") else owner.name
         yield _Folder(name, _stems(folder / images[0]), _stems(folder / masks[0]))
@@ -217,10 +227,22 @@ def _problem(case: dict[str, str]) -> str | None:
         mask_pixels(label, case["label"])
     except (OSError, RuntimeError, ValueError) as error:
         return str(error)
-    if image.size == label.size:
-        return None
-    sizes = [f"{width} x {height}" for width, height in (image.size, label.size)]
-    return f"image and mask must have one size, but got {' and '.join(sizes)} ({case['image']}, {case['label']})"
+    files = f"({case['image']}, {case['label']})"
+    if image.size != label.size:
+        sizes = [f"{width} x {height}" for width, height in (image.size, label.size)]
+        return f"image and mask must have one size, but got {' and '.join(sizes)} {files}"
+    turns = [picture.info["orientation"] for picture in (image, label)]
+    if turns[0] != turns[1] and _stored_size(image) == _stored_size(label):
+        return (
+            f"image and mask must have one EXIF orientation, but got {turns[0]} and {turns[1]} {files}; look how the "
+            "mask lies, and save both that way without EXIF"
+        )
+    return None
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Before it was turned as its EXIF orientation says, of which 5 to 8 are by 90 degrees."""
+    return image.size[::-1] if image.info["orientation"] > 4 else image.size
 
 
 def _names(names: PathLike | Sequence[str]) -> set[str]:
@@ -248,10 +270,21 @@ def _with_sequence(cases: list[dict[str, str]], sequences: PathLike) -> list[dic
             raise ValueError(f'`sequences="folder"` must find frames in folders such as seq12/, but got {found}.')
         return [{**case, "sequence": case["dataset" if in_one else "case"]} for case, in_one in zip(cases, own)]
     table = _sequences(sequences)
-    stems = [Path(case["image"]).stem for case in cases]
-    if not any(stem in table for stem in stems):
-        raise ValueError(f"`sequences` must name the frames, but got {sequences} without {', '.join(stems[:3])}.")
-    return [{**case, "sequence": table.get(stem, case["case"])} for case, stem in zip(cases, stems)]
+    if sequences == "clinicdb":
+        covered = [case for case in cases if CLINICDB_DATASET.fullmatch(case["dataset"])]
+    else:
+        covered = cases
+    named = {case["case"]: table[stem] for case in covered if (stem := Path(case["image"]).stem) in table}
+    if not named:
+        raise ValueError(
+            f"`sequences` must name the frames, but got {sequences} without "
+            f"{', '.join(Path(case['image']).stem for case in cases[:3])} of {cases[0]['dataset']}."
+        )
+    if covered is cases and len(named) < len(cases):
+        logger.warning(
+            f"{sequences} names {len(named)} of {len(cases)} frames; each of the others is a sequence of its own"
+        )
+    return [{**case, "sequence": named.get(case["case"], case["case"])} for case in cases]
 
 
 def _sequences(sequences: PathLike) -> dict[str, str]:
@@ -275,7 +308,12 @@ def _sequences(sequences: PathLike) -> dict[str, str]:
                     f"`sequences` must have a frame and a sequence in each row, but got {frame!r} and {sequence!r} in "
                     f"line {reader.line_num} of {file}."
                 )
-            table[_stem(frame)] = sequence
+            first = table.setdefault(_stem(frame), sequence)
+            if first != sequence:
+                raise ValueError(
+                    f"`sequences` must have one sequence for each frame, but got {first!r} and {sequence!r} for "
+                    f"{frame!r} in {file}."
+                )
         return table
 
 

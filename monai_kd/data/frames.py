@@ -49,6 +49,7 @@ class Frames:
         path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over. Links
             are followed; a folder that is reached twice counts at its first path.
         step: every how manieth frame of a video, at least 1.
+        exclude: a folder below `path` that is passed over, as that of earlier results; it need not be there.
 
     Yields:
         {"image", "case", "frame"}: "case" is the path below the folder with ``_`` between its parts and without
@@ -56,7 +57,8 @@ class Frames:
 
     Raises:
         FileNotFoundError: when there is no such path, or nothing to read below it.
-        ValueError: when `step` is out of range, the file is of another kind, or two files would have one name.
+        ValueError: when `step` is out of range, the file is of another kind, `exclude` is `path` itself, or two files,
+            or a file and a frame of another (``v_000001.png`` beside ``v.mp4``), would have one name.
         OptionalImportError: when there are videos, but no PyAV.
         RuntimeError: while going through it, when a video or a file of several pages cannot be decoded, or ends before
             its header says: by more than two frames where the header counts them (MP4, MOV, AVI), otherwise by more
@@ -71,7 +73,7 @@ class Frames:
         ['1', '2']
     """
 
-    def __init__(self, path: PathLike, step: int = 1) -> None:
+    def __init__(self, path: PathLike, step: int = 1, exclude: PathLike | None = None) -> None:
         if step < 1:
             raise ValueError(f"`step` must be at least 1, but got {step}.")
         self.step = int(step)
@@ -80,8 +82,11 @@ class Frames:
             raise FileNotFoundError(f"`path` must be a file or folder, but got {root}, which is not there.")
         if root.is_file() and not _is_readable(root):
             raise ValueError(f"`path` must be one of {', '.join((*PAGED_SUFFIXES, *VIDEO_SUFFIXES))}, but got {root}.")
+        passed_over = None if exclude is None else os.path.realpath(Path(exclude).expanduser())
+        if passed_over == os.path.realpath(root):
+            raise ValueError(f"`exclude` must be another folder than `path`, but got {root} for both; write elsewhere.")
         self.files: dict[str, Path] = {}
-        for file in [root] if root.is_file() else _below(root):
+        for file in [root] if root.is_file() else _below(root, passed_over):
             name = "_".join((*file.parent.relative_to(root).parts, file.stem) if root.is_dir() else (file.stem,))
             if name in self.files:
                 raise ValueError(
@@ -90,6 +95,13 @@ class Frames:
             self.files[name] = file
         if not self.files:
             raise FileNotFoundError(f"`path` must hold pictures or videos, but got {root} without any.")
+        for name, file in self.files.items():
+            numbered = re.fullmatch(r"(.+)_\d{6,}", name)
+            whole = self.files.get(numbered[1]) if numbered else None
+            if whole is not None and (_is_video(whole) or _has_pages(whole)):
+                raise ValueError(
+                    f"files must have different names, but got `{name}` for {file} and a frame of {whole}; rename one."
+                )
         if find_spec("av") is None and any(_is_video(file) for file in self.files.values()):
             raise OptionalImportError(
                 f"`path` may hold videos where PyAV is installed, but got {root} without it; "
@@ -110,7 +122,7 @@ class Frames:
     def _pages(self, file: Path) -> Iterator[tuple[int, np.ndarray | None]]:
         try:
             image = Image.open(file)
-        except OSError:
+        except (OSError, Image.DecompressionBombError):
             yield 0, None  # the loader says what is wrong with it
             return
         with image:
@@ -190,12 +202,20 @@ def _is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEO_SUFFIXES
 
 
+def _has_pages(file: Path) -> bool:
+    try:
+        with Image.open(file) as image:
+            return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # it is named when it is its turn
+        return False
+
+
 def _is_readable(file: Path) -> bool:
     return file.suffix.lower() in (*PAGED_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def _below(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()  # links may lead in circles
+def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
+    seen = {passed_over}  # links may lead in circles
     for folder, inner, names in os.walk(root, followlinks=True):
         if os.path.realpath(folder) in seen:
             inner[:] = []

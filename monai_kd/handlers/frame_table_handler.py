@@ -42,7 +42,7 @@ class FrameTableHandler:
         probability_key: entry that holds the probabilities, (1, H, W).
 
     Raises:
-        ValueError: as it runs, when an entry is missing or no map of one channel.
+        ValueError: as it runs, when an entry is missing or no map of one channel, or a probability is not finite.
 
     Example::
 
@@ -79,6 +79,13 @@ class FrameTableHandler:
             if len(shape) != 3 or shape[0] != 1:
                 raise ValueError(f"`{key}` must be a map (1, H, W) of the output, but got {shape or 'none'}.")
         mask, probability = (output[key] for key in self.keys)
+        odd = probability[~probability.isfinite()]
+        if odd.numel():
+            raise ValueError(
+                f"`{self.keys[1]}` must be finite, but got {float(odd[0])} on {odd.numel()} pixels of frame "
+                f"{case_name(item)}, whose mask is void; look for NaN in the weights, and where mixed precision "
+                "overflows, run without it (`--evaluator::amp False`)."
+            )
         pixels = int((mask > 0).sum())
         height, width = mask.shape[1:]
         share = pixels / (height * width)

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ from ignite.engine import Engine, Events
 from monai.config import KeysCollection
 from monai.utils import ensure_tuple, ensure_tuple_rep
 from torch.nn import functional as F
+
+MODES = ("bilinear", "trilinear", "bicubic", "area", "nearest", "nearest-exact")
 
 
 class MultiScaleHandler:
@@ -38,10 +42,10 @@ class MultiScaleHandler:
     entries of the batch to the same size.
 
     Args:
-        scales: factors of the size, each > 0.
+        scales: factors of the size, each > 0. Where several come to one size, a warning says so.
         keys: entries of the batch that are resized, (B, C, *spatial) of one spatial size.
         modes: how, one for all or one for each key: "bilinear" ("trilinear" for volumes), "bicubic", "area", "nearest"
-            or "nearest-exact".
+            or "nearest-exact". Of integers, what overshoots is clipped to the range of their type.
         divisor: what every resized side is a multiple of, at least 1; the nearest one is taken, but never 0.
         seed: seed of the draws, >= 0.
 
@@ -64,15 +68,21 @@ class MultiScaleHandler:
         divisor: int = 32,
         seed: int = 0,
     ) -> None:
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"`scales` must be greater than 0, but got {list(scales)}.")
+        if not scales or not all(0 < scale < math.inf for scale in scales):
+            raise ValueError(f"`scales` must be finite and greater than 0, but got {list(scales)}.")
+        if not isinstance(divisor, int):
+            raise ValueError(f"`divisor` must be a whole number, but got {divisor!r}.")
         if divisor < 1 or seed < 0:
             raise ValueError(f"`divisor` must be at least 1 and `seed` not negative, but got {divisor} and {seed}.")
+        unknown = [mode for mode in ensure_tuple(modes) if mode not in MODES]
+        if unknown:
+            raise ValueError(f"`modes` must be of {', '.join(MODES)}, but got {', '.join(map(repr, unknown))}.")
         self.scales = [float(scale) for scale in scales]
         self.keys = ensure_tuple(keys)
         self.modes = ensure_tuple_rep(modes, len(self.keys))
         self.divisor = int(divisor)
         self.seed = int(seed)
+        self.compared = False  # the sizes of the scales, with the first batch
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer whose batches are dictionaries. Attaching twice changes nothing."""
@@ -98,15 +108,34 @@ class MultiScaleHandler:
         lacking = [key for key in self.keys if key not in batch]
         if lacking:
             raise ValueError(f"`keys` must be entries of the batch, but got {lacking}, and it has {list(batch)}.")
+        if not self.compared:
+            self._compare_sizes(batch[self.keys[0]].shape[2:])
         engine.state.batch = dict(batch)
         for key, mode in zip(self.keys, self.modes):
             engine.state.batch[key] = self._resize(batch[key].to(engine.state.device), scale, mode)
 
+    def _size(self, sides: Sequence[int], scale: float) -> list[int]:
+        return [max(1, round(side * scale / self.divisor)) * self.divisor for side in sides]
+
+    def _compare_sizes(self, sides: Sequence[int]) -> None:
+        self.compared = True
+        sizes = {scale: "x".join(map(str, self._size(sides, scale))) for scale in self.scales}
+        if len(set(sizes.values())) < len(sizes):
+            found = ", ".join(f"{size} at {scale:g}" for scale, size in sizes.items())
+            warnings.warn(
+                f"the `scales` of {'x'.join(map(str, sides))} must differ by more than a `divisor` of {self.divisor} "
+                f"to come to sizes of their own, but got {found}; take scales further apart, a larger image or, if "
+                "the network allows it, a smaller divisor.",
+                stacklevel=2,
+            )
+
     def _resize(self, values: torch.Tensor, scale: float, mode: str) -> torch.Tensor:
-        sides = values.shape[2:]
-        size = [max(1, round(side * scale / self.divisor)) * self.divisor for side in sides]
-        if list(sides) == size:
+        size = self._size(values.shape[2:], scale)
+        if list(values.shape[2:]) == size:
             return values
         smooth = mode in ("bilinear", "trilinear", "bicubic")
         resized = F.interpolate(values.float(), size, mode=mode, align_corners=False if smooth else None)
+        if not values.dtype.is_floating_point and values.dtype != torch.bool:
+            limits = torch.iinfo(values.dtype)
+            resized = resized.round().clamp(limits.min, limits.max)
         return resized.to(values.dtype)

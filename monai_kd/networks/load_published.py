@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from monai_kd.networks.load_weights import is_state_dict, strip_prefixes, unfit_values
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -42,7 +44,8 @@ def load_published(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged, needs code to be run, holds no state dict, or one of another network.
+        ValueError: when the file is damaged, needs code to be run, holds no state dict, one of another network, or
+            values that are not finite or of another kind.
 
     Example::
 
@@ -61,19 +64,24 @@ def load_published(
     except Exception as error:  # a damaged file fails in a dozen ways
         raise ValueError(
             f"`{argument}` must hold weights alone, but {path} is damaged or needs code to be run: "
-            f"{shortened(str(error))}"
+            f"{shortened(str(error) or type(error).__name__)}"
         ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not is_state_dict(weights):
         raise ValueError(f"`{argument}` must hold a state dict, but got a {_kind(weights)} in {path}.")
-    weights = {name.removeprefix("module."): value for name, value in weights.items()}  # what DataParallel adds
     try:
-        network.load_state_dict(rename(weights))
+        weights = rename(strip_prefixes(weights, network))
+        wrong = unfit_values(network, weights)
+        if wrong:
+            raise RuntimeError("; ".join(wrong))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"`{argument}` must hold {content}, but {path} differs. {shortened(str(error))}") from error
 
 
 def _kind(content: object) -> str:
-    return f"dict of {', '.join(map(str, content))[:80]}" if isinstance(content, dict) else type(content).__name__
+    if not isinstance(content, dict):
+        return type(content).__name__
+    return f"dict of {', '.join(map(str, content))[:80] or 'nothing'}"
 
 
 def shortened(message: str, limit: int = 400) -> str:

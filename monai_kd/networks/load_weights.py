@@ -38,7 +38,8 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file needs code to be run, is damaged, has no weights, or weights of another architecture.
+        ValueError: when the file needs code to be run, is damaged, has no weights, weights of another architecture, or
+            NaN or infinity among them.
 
     Example::
 
@@ -51,7 +52,7 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` must be an existing file, but got {path}; train the teacher first.")
-    weights = _strip(_select(_read(path), key, path), network)
+    weights = strip_prefixes(_select(_read(path), key, path), network)
     _compare(network, weights, path)
     network.load_state_dict(weights)
 
@@ -69,23 +70,25 @@ def _read(path: Path) -> Mapping:
             "save it again with `torch.save(network.state_dict(), path)`."
         ) from error
     except Exception as error:  # a damaged file fails in a dozen ways
-        raise ValueError(f"`checkpoint` must hold weights, but got {path}, which is damaged: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"`checkpoint` must hold weights, but got {path}, which is damaged: {reason}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"`checkpoint` must hold a state dict, but got {type(content).__name__} in {path}.")
     return content
 
 
-def _is_state_dict(content: object) -> bool:
-    if not isinstance(content, Mapping):
+def is_state_dict(content: object) -> bool:
+    """Whether it is a dictionary of tensors by name, with at least one."""
+    if not isinstance(content, Mapping) or not content:
         return False
-    return len(content) > 0 and all(isinstance(value, torch.Tensor) for value in content.values())
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
 
 
 def _select(content: Mapping, key: str | None, path: Path) -> Mapping:
-    if key is None and _is_state_dict(content):
+    if key is None and is_state_dict(content):
         return content
-    keys = [name for name in WEIGHT_KEYS if _is_state_dict(content.get(name))] if key is None else [key]
-    if len(keys) != 1 or not _is_state_dict(content.get(keys[0])):
+    keys = [name for name in WEIGHT_KEYS if is_state_dict(content.get(name))] if key is None else [key]
+    if len(keys) != 1 or not is_state_dict(content.get(keys[0])):
         raise ValueError(
             f"`checkpoint_key` must name the entry of {path} that holds the weights, but got {key}; "
             f"it has {sorted(map(str, content))}."
@@ -93,13 +96,25 @@ def _select(content: Mapping, key: str | None, path: Path) -> Mapping:
     return content[keys[0]]
 
 
-def _strip(weights: Mapping, network: nn.Module) -> dict[str, torch.Tensor]:
+def strip_prefixes(weights: Mapping, network: nn.Module) -> dict[str, torch.Tensor]:
     """Names without what DDP and `torch.compile` put before them, where the network has no such names itself."""
     weights, own = dict(weights), network.state_dict().keys()
     for prefix in PREFIXES * 2:  # either may be outside the other
         if own.isdisjoint(weights) and all(name.startswith(prefix) for name in weights):
             weights = {name[len(prefix) :]: value for name, value in weights.items()}
     return weights
+
+
+def unfit_values(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """The entries whose values are integer, complex or not finite where those of the network are real and finite."""
+    own = network.state_dict()
+    both = [(name, old, weights[name]) for name, old in own.items() if name in weights and old.is_floating_point()]
+    wrong = [f"{name} of {new.dtype} for {old.dtype}" for name, old, new in both if not new.is_floating_point()]
+    return wrong + [
+        f"{name} with NaN or infinity"
+        for name, old, new in both  # a mask of attention may hold -inf
+        if new.is_floating_point() and not new.isfinite().all() and old.isfinite().all()
+    ]
 
 
 def _compare(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -111,11 +126,7 @@ def _compare(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
     ]
-    wrong += [
-        f"{name} of {weights[name].dtype} for {value.dtype}"
-        for name, value in own.items()
-        if name in weights and value.is_floating_point() and not weights[name].is_floating_point()
-    ]
+    wrong += unfit_values(network, weights)
     if wrong:
         raise ValueError(
             f"`checkpoint` must hold the weights of {type(network).__name__} ({len(own)} entries), but got {path} with "

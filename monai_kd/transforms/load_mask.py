@@ -36,7 +36,8 @@ class LoadMask(Transform):
     - with a value above half of the range (127 of 8 bits), what is above it is 1: masks of 0 and 255, also with the
       noise of JPEG (Kvasir-SEG), and colours, of which the brightest channel counts; in a format without loss, a third
       value in the middle of the range on more than 1 % of the pixels is a class of its own (REFUGE: 0, 128 and 255)
-      and is refused, unlike smooth edges;
+      and is refused, unlike smooth edges; so are several such values in one half of the range with a single value in
+      the other, unlike noise (Pascal VOC: 0, the class 1, and 255 for what is void);
     - with no value above 1, in a format without loss, 1 is 1: masks of 0 and 1, and empty ones;
     - anything else is refused, since no threshold is sure: 0, 1 and 2 may be three classes, and stretching the range
       would make lesions of the noise in an empty mask. So are photographs and transparent pictures.
@@ -54,7 +55,7 @@ class LoadMask(Transform):
 
         >>> import os, tempfile
         >>> file = os.path.join(tempfile.mkdtemp(), "mask.png")
-        >>> Image.fromarray(np.array([[0, 255, 3]], np.uint8)).save(file)
+        >>> Image.fromarray(np.array([[0, 255, 0]], np.uint8)).save(file)
         >>> LoadMask()(file)
         metatensor([[[0., 1., 0.]]])
     """
@@ -141,13 +142,16 @@ def mask_pixels(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _check_levels(values: np.ndarray, full: int, name: str) -> None:
-    """Refuses three classes and more; near the ends of the range there may be noise of JPEG that was saved as PNG."""
+    """Refuses three classes and more; noise of JPEG that was saved as PNG is at both ends of the range."""
     found, counts = np.unique(values, return_counts=True)
-    levels = found[counts > 0.01 * values.size]
-    if len(levels) > 2 and ((levels > 0.15 * full) & (levels < 0.85 * full)).any():
+    frequent = counts > 0.01 * values.size
+    levels, above = found[frequent], found > full // 2
+    middle = len(levels) > 2 and bool(((levels > 0.15 * full) & (levels < 0.85 * full)).any())
+    one_sided = any(side.sum() == 1 and (frequent & ~side).sum() > 1 for side in (above, ~above))
+    if middle or one_sided:
         raise ValueError(
             f"`filename` must be a mask of two values, but got {', '.join(map(str, levels))} on more than 1 % of the "
-            f"pixels each in {name}; save one mask for each class."
+            f"pixels each, of values up to {found[-1]}, in {name}; save one mask for each class."
         )
 
 

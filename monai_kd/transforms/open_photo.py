@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai.config import PathLike
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -30,7 +30,8 @@ def open_photo(filename: PathLike) -> Image.Image:
         filename: the file.
 
     Returns:
-        the picture in the mode of the file; its ``format`` is that of the file.
+        the picture in the mode of the file; its ``format`` is that of the file, and so is ``info["orientation"]``, the
+        EXIF tag from 1 (as stored) to 8.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -51,6 +52,7 @@ def open_photo(filename: PathLike) -> Image.Image:
         with Image.open(path) as image:
             kind, pages = image.format, getattr(image, "n_frames", 1)
             if pages == 1 or kind == "MPO":  # the second picture of an MPO is a preview or the other eye's
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
                 upright = ImageOps.exif_transpose(image)
                 upright.load()
     except Image.UnidentifiedImageError as error:
@@ -64,6 +66,7 @@ def open_photo(filename: PathLike) -> Image.Image:
             f"`filename` must hold one picture, but got {pages} in {path}; read them with `monai_kd.data.Frames`."
         )
     upright.format = kind
+    upright.info["orientation"] = orientation if orientation in range(1, 9) else 1
     return upright
 
 

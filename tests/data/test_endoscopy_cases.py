@@ -176,7 +176,27 @@ def test_size_is_compared_as_seen(tmp_path):
     assert len(endoscopy_cases(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("turned", ["images", "masks", "both"])
+@pytest.mark.parametrize("width", [8, 10])
+def test_orientation_of_one_of_both(tmp_path, orientation, turned, width):
+    pair(tmp_path / "set", "1")
+    for kind in ("images", "masks"):
+        path = tmp_path / "set" / kind / "1.png"
+        stored = Image.open(path).resize((width, 8), Image.Resampling.NEAREST)
+        exif = stored.getexif()
+        exif[0x0112] = orientation if turned in (kind, "both") else 1
+        stored.save(path, exif=exif)
+    if turned == "both":
+        assert len(endoscopy_cases(tmp_path)) == 1
+        return
+    message = "must have one size" if width == 10 and orientation > 4 else "must have one EXIF orientation, but got"
+    with pytest.raises(ValueError, match=rf"set_1: image and mask {message}.*images.1\.png, .*masks.1\.png"):
+        endoscopy_cases(tmp_path)
+
+
 def test_sequences(tmp_path):
+    tmp_path = tmp_path / "CVC-ClinicDB"
     for frame in (1, 25, 26, 612, 613):
         pair(tmp_path, str(frame))
     cases = endoscopy_cases(tmp_path, sequences="clinicdb")
@@ -198,6 +218,48 @@ def test_sequences(tmp_path):
         endoscopy_cases(tmp_path, sequences="nowhere.csv")
 
 
+def test_clinicdb_table_is_for_its_frames_alone(tmp_path):
+    names = ("CVC-ClinicDB", "CVC-612", "TrainDataset", "ETIS-LaribPolypDB", "CVC-300")
+    for name in names:
+        pair(tmp_path / name, "26")
+    found = {case["dataset"]: case["sequence"] for case in endoscopy_cases(tmp_path, sequences="clinicdb")}
+    assert found == dict.fromkeys(names[:3], "2") | {name: f"{name}_26" for name in names[3:]}
+    with pytest.raises(ValueError, match="must name the frames, but got clinicdb without 26 of ETIS-LaribPolypDB"):
+        endoscopy_cases(tmp_path, datasets=["ETIS-LaribPolypDB"], sequences="clinicdb")
+
+
+def test_frame_of_two_sequences(tmp_path):
+    pair(tmp_path, "1")
+    table = tmp_path / "videos.csv"
+    table.write_text("frame,sequence\n1,a\n1.png,b\n")
+    with pytest.raises(ValueError, match=r"one sequence for each frame, but got 'a' and 'b' for '1\.png' in .*videos"):
+        endoscopy_cases(tmp_path, sequences=table)
+    table.write_text("frame,sequence\n1,a\n1.png,a\n")
+    assert [case["sequence"] for case in endoscopy_cases(tmp_path, sequences=table)] == ["a"]
+
+
+def test_table_of_a_part_is_logged(tmp_path, caplog):
+    for stem in ("1", "2", "3"):
+        pair(tmp_path, stem)
+    table = tmp_path / "videos.csv"
+    table.write_text("frame,sequence\n1,a\n2,a\n9,b\n")
+    endoscopy_cases(tmp_path, sequences=table)
+    assert caplog.messages == [f"{table} names 2 of 3 frames; each of the others is a sequence of its own"]
+    caplog.clear()
+    endoscopy_cases(tmp_path, sequences=table, names=["1", "2"])
+    assert caplog.messages == []
+
+
+def test_one_name_is_a_list_of_one(tmp_path):
+    for name in ("Kvasir", "X"):
+        pair(tmp_path / name, "1")
+        pair(tmp_path / name, "2")
+    assert [case["case"] for case in endoscopy_cases(tmp_path, datasets="X")] == ["X_1", "X_2"]
+    assert len(endoscopy_cases(tmp_path, exclude="Kvasir_1")) == 3
+    with pytest.raises(ValueError, match="`exclude` must name cases as Kvasir_STEM, but got Kvasir_12, not in"):
+        endoscopy_cases(tmp_path, exclude="Kvasir_12")
+
+
 def test_guards(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="`folder` must hold images/ and masks/, at any depth, but got .*nowhere"
@@ -212,7 +274,7 @@ def test_guards(tmp_path):
     with pytest.raises(ValueError, match="Kvasir_1: it is also .*read one folder at a time"):
         endoscopy_cases(tmp_path)
     mask(tmp_path / "two" / "Kvasir" / "GT" / "1.png")
-    with pytest.raises(ValueError, match=r"one folder of images and one of masks, but got \['images', 'GT', 'masks'\]"):
+    with pytest.raises(ValueError, match=r"images and one of masks, but got \['images', 'GT', 'masks'\] in .*Kvasir"):
         endoscopy_cases(tmp_path)
 
 

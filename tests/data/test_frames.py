@@ -270,6 +270,54 @@ def test_truncated_pages_are_named(tmp_path, suffix, part):
         list(Frames(path))
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".mp4"])
+def test_frame_and_picture_of_one_name(tmp_path, suffix):
+    picture(tmp_path / "b" / "first.png")
+    if suffix == ".mp4":
+        video(tmp_path / "b" / "v.mp4", count=2)
+    else:
+        page = Image.fromarray(frame(1))
+        page.save(tmp_path / "b" / f"v{suffix}", save_all=True, append_images=[Image.fromarray(frame(2))])
+    picture(tmp_path / "b" / "v_01.png")
+    picture(tmp_path / "w_000000.png")
+    cases = [item["case"] for item in Frames(tmp_path)]
+    assert len(cases) == len(set(cases))
+    picture(tmp_path / "b" / "v_000000.png")
+    with pytest.raises(ValueError, match=rf"but got `b_v_000000` for .*000.png and a frame of .*v\{suffix}; rename"):
+        Frames(tmp_path)
+
+
+def test_picture_of_one_page_has_no_frames(tmp_path):
+    for name in ("v.gif", "w.png", "v_000000.png", "w_000000.png"):
+        picture(tmp_path / name)
+    (tmp_path / "broken.tif").write_text("no picture")
+    picture(tmp_path / "broken_000000.png")
+    cases = {"broken", "broken_000000", "v", "v_000000", "w", "w_000000"}
+    assert {item["case"] for item in Frames(tmp_path)} == cases
+
+
+def test_excluded_folder_is_passed_over(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "out" / "a_mask.png")
+    picture(tmp_path / "in" / "out" / "more" / "b_mask.png")
+    picture(tmp_path / "in" / "out2" / "c.png")
+    assert len(list(Frames(tmp_path / "in"))) == 4
+    for exclude in (tmp_path / "in" / "out", f"{tmp_path}/in/out2/../out/"):
+        assert [item["case"] for item in Frames(tmp_path / "in", exclude=exclude)] == ["a", "out2_c"]
+    for exclude in (tmp_path / "in" / "not yet", tmp_path / "elsewhere", tmp_path):
+        assert len(list(Frames(tmp_path / "in", exclude=exclude))) == 4
+    assert len(list(Frames(tmp_path / "in" / "a.png", exclude=tmp_path / "in"))) == 1
+    with pytest.raises(ValueError, match="`exclude` must be another folder than `path`, but got .*in for both; write"):
+        Frames(tmp_path / "in", exclude=tmp_path / "in" / "out" / "..")
+
+
+def test_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
+    picture(tmp_path / "huge.png", height=40, width=40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(RuntimeError, match=r"huge\.png cannot be read, DecompressionBombError"):
+        numbers(Frames(tmp_path))
+
+
 def test_links_in_circles_are_followed_once(tmp_path):
     picture(tmp_path / "b" / "1.png")
     (tmp_path / "b" / "loop").symlink_to(tmp_path, target_is_directory=True)

@@ -75,6 +75,15 @@ def test_rows_until_a_failure_are_kept(tmp_path):
     assert [row["frame"] for row in rows(tmp_path / "frames.csv")] == ["a"]
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_probability_that_is_none(tmp_path, value):
+    bad = frame(0.9)
+    bad[0, 0, 0] = float(value)
+    with pytest.raises(ValueError, match=f"must be finite, but got {value} on 1 pixels of frame b, .*amp"):
+        segment(tmp_path / "frames.csv", {"a": frame(0.9), "b": bad})
+    assert [row["frame"] for row in rows(tmp_path / "frames.csv")] == ["a"]
+
+
 def test_another_run_replaces_the_file_only_when_it_has_a_frame(tmp_path):
     path = tmp_path / "frames.csv"
     segment(path, {"a": frame(0.9), "b": frame(0.9)})

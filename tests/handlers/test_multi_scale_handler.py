@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from types import SimpleNamespace
 
@@ -81,6 +82,30 @@ def test_types_are_kept():
     assert out.dtype == torch.float16
 
 
+def test_integers_are_rounded_and_clipped_to_their_range():
+    torch.manual_seed(0)
+    image = ((torch.rand(1, 3, 96, 96) > 0.5) * 255).byte()
+    out = resized({"image": image}, 0.75, keys="image", modes="bicubic")["image"]
+    exact = F.interpolate(image.float(), (64, 64), mode="bicubic", align_corners=False)
+    assert exact.min() < -1  # it overshoots, which would wrap around
+    assert exact.max() > 256
+    assert out.dtype == torch.uint8
+    torch.testing.assert_close(out, exact.round().clamp(0, 255).byte())
+    flags = resized({"image": image > 0}, 0.75, keys="image", modes="nearest")["image"]
+    assert torch.equal(flags, F.interpolate((image > 0).float(), (64, 64), mode="nearest") > 0)
+
+
+def test_scales_of_one_size_are_warned_of_once():
+    handler = MultiScaleHandler(keys="image", modes="bilinear")
+    found = "the `scales` of 64x64 must .* got 64x64 at 0.75, 64x64 at 1, 64x64 at 1.25; take scales further apart"
+    with pytest.warns(UserWarning, match=found):
+        handler(engine({"image": torch.rand(1, 3, 64, 64)}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        handler(engine({"image": torch.rand(1, 3, 64, 64)}, iteration=2))
+        MultiScaleHandler(keys="image", modes="bilinear")(engine({"image": torch.rand(1, 3, 96, 96)}))
+
+
 class Sizes:
     """A network that notes the size of its input."""
 
@@ -149,8 +174,13 @@ def test_two_of_one_seed_resize_other_keys_alike():
 
 
 def test_guards():
-    with pytest.raises(ValueError, match=r"`scales` must be greater than 0, but got \[0.5, 0\]"):
-        MultiScaleHandler(scales=[0.5, 0])
+    for scales in ([0.5, 0], [float("nan"), 1.0], [1.0, float("nan")], [float("inf")], []):
+        with pytest.raises(ValueError, match=r"`scales` must be finite and greater than 0, but got \["):
+            MultiScaleHandler(scales=scales)
+    with pytest.raises(ValueError, match=r"`divisor` must be a whole number, but got 32\.5"):
+        MultiScaleHandler(divisor=32.5)
+    with pytest.raises(ValueError, match="`modes` must be of bilinear, .*, but got 'cubic'"):
+        MultiScaleHandler(modes=("cubic", "nearest"))
     with pytest.raises(ValueError, match="`divisor` must be at least 1 and `seed` not negative, but got 0 and 0"):
         MultiScaleHandler(divisor=0)
     with pytest.raises(ValueError, match=r"`keys` must be entries of the batch, but got \['label'\], .* \['image'\]"):

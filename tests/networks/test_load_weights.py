@@ -161,6 +161,22 @@ class TestRefusals:
         expected = r"with 7 that differ: 0.weight of shape \(6, 1, 3, 3\) for \(4, 1, 3, 3\); .*; \.\.\.. Is it of"
         self.refused(path, ValueError, expected)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_not_finite(self, trained, tmp_path, value):
+        weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+        weights["0.weight"][0, 0, 0, 0] = value
+        self.refused(save(weights, tmp_path), ValueError, "with 1 that differ: 0.weight with NaN or infinity")
+
+    def test_infinity_that_the_network_has_itself(self, tmp_path):
+        network = make_network()
+        network.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+        load_weights(network, save(network.state_dict(), tmp_path))
+
+    def test_empty_file_and_numbered_entries(self, tmp_path):
+        (tmp_path / "empty.pt").touch()
+        self.refused(tmp_path / "empty.pt", ValueError, "which is damaged: EOFError")
+        self.refused(save({1: torch.zeros(1)}, tmp_path), ValueError, r"must name the entry .* it has \['1'\]")
+
     def test_unexpected_entries(self, trained, tmp_path):
         path = save(trained.state_dict() | {"head.weight": torch.zeros(1)}, tmp_path)
         self.refused(path, ValueError, "with 1 that differ: head.weight unexpected. Is it of another")

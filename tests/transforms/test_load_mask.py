@@ -65,7 +65,7 @@ def test_palettes(tmp_path):
         np.testing.assert_array_equal(loaded(tmp_path / f"{number}.png"), disc())
 
 
-@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("quality", [5, 30, 75, 90, 95, 100])
 def test_noise_of_jpeg_is_none_of_the_mask(tmp_path, quality):
     path = save(tmp_path / "a.jpg", (disc() * 255).astype(np.uint8), quality=quality)
     values = np.asarray(Image.open(path))
@@ -145,6 +145,26 @@ def test_three_classes_are_refused(tmp_path, suffix):
         LoadMask()(save(tmp_path / f"rgb{suffix}", colours))
     with pytest.raises(ValueError, match="but got 0, 32896, 65535 on"):
         LoadMask()(save(tmp_path / f"16{suffix}", cup_and_disc.astype(np.uint16) * 257))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_void_beside_classes_is_no_lesion(tmp_path, suffix):
+    """As Pascal VOC has it, 0 is background, 1 the class, 255 void: above the middle of the range is void alone."""
+    one = disc().astype(np.uint8)
+    two, ring, dot, background = one.copy(), one.copy(), one.copy(), 255 - one
+    two[-6:] = 2
+    ring[:2] = two[:2] = 255
+    dot[0, 0] = 255
+    background[-6:] = 0
+    found = {"0, 1, 255": ring, "0, 1, 2, 255": two, "0, 1": dot, "0, 254, 255": background}
+    for number, (levels, array) in enumerate(found.items()):
+        with pytest.raises(ValueError, match=f"but got {levels} on more than 1 % of the pixels each, .* up to 255"):
+            LoadMask()(save(tmp_path / f"{number}{suffix}", array))
+    with pytest.raises(ValueError, match="but got 0, 257, 65535 on"):
+        LoadMask()(save(tmp_path / f"16{suffix}", ring.astype(np.uint16) * 257))
+    rare = (disc() * 255).astype(np.uint8)
+    rare[0, :30] = 1  # of 3072 pixels less than 1 %
+    np.testing.assert_array_equal(loaded(save(tmp_path / f"rare{suffix}", rare)), disc())
 
 
 def test_smooth_edges_are_no_third_class(tmp_path):

@@ -46,6 +46,16 @@ def test_exif_orientation(tmp_path, orientation, suffix):
     image = open_photo(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(np.asarray(image), upright)
     assert image.format == {".png": "PNG", ".tif": "TIFF"}[suffix]
+    assert image.info["orientation"] == orientation
+
+
+def test_pictures_without_a_valid_orientation(tmp_path):
+    Image.fromarray(noise(4, 4)).save(tmp_path / "none.png")
+    odd = Image.fromarray(noise(4, 4))
+    exif = odd.getexif()
+    exif[0x0112] = 9
+    odd.save(tmp_path / "odd.png", exif=exif)
+    assert [open_photo(tmp_path / name).info["orientation"] for name in ("none.png", "odd.png")] == [1, 1]
 
 
 def test_file_is_closed_and_may_be_replaced(tmp_path):
