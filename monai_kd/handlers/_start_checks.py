@@ -48,8 +48,6 @@ def check_teacher(teacher: Any) -> None:
 def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -> dict[str, DistillationTerm]:
     """The terms by their names, two of one name numbered; refuses names that the log uses and unknown members."""
     terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
-    if not terms:
-        raise ValueError("`terms` must hold at least one DistillationTerm, but got none; nothing would be distilled.")
     named: dict[str, DistillationTerm] = {}
     for term in terms:
         if not isinstance(term, DistillationTerm):
