@@ -19,16 +19,13 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
 from monai.config import PathLike
 from monai.utils import ensure_tuple
-from PIL import Image
 
-from monai_kd.transforms.load_mask import mask_pixels
-from monai_kd.transforms.open_photo import check_depth, open_photo
+from monai_kd.data.photo_pairs import refuse_unusable
 
 logger = logging.getLogger(__name__)
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -131,15 +128,7 @@ def endoscopy_cases(
         )
     wanted = None if names is None else _names(names)
     cases, problems = _pairs(found, wanted, exclude)
-    if check:
-        with ThreadPool(4) as pool:
-            reasons = pool.map(_problem, cases)
-        problems |= {case["case"]: reason for case, reason in zip(cases, reasons) if reason}
-    if problems:
-        lines = "".join(f"\n  {case}: {reason}" for case, reason in problems.items())
-        raise ValueError(
-            f"{len(problems)} frames in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
-        )
+    refuse_unusable(cases, problems, root, check)
     if not cases:
         raise FileNotFoundError(f"`folder` must hold frames that are not excluded, but got {root} without any.")
     return cases if sequences is None else _with_sequence(cases, sequences)
@@ -217,32 +206,6 @@ def _pairs(
     known = {stem for folder in found for stem in folder.images}
     problems |= dict.fromkeys(sorted((wanted or set()) - known), "`names` has it, but there is no such image")
     return list(cases.values()), problems
-
-
-def _problem(case: dict[str, str]) -> str | None:
-    """What is wrong with a pair, once both files are decoded."""
-    try:
-        image, label = open_photo(case["image"]), open_photo(case["label"])
-        check_depth(image, case["image"])
-        mask_pixels(label, case["label"])
-    except (OSError, RuntimeError, ValueError) as error:
-        return str(error)
-    files = f"({case['image']}, {case['label']})"
-    if image.size != label.size:
-        sizes = [f"{width} x {height}" for width, height in (image.size, label.size)]
-        return f"image and mask must have one size, but got {' and '.join(sizes)} {files}"
-    turns = [picture.info["orientation"] for picture in (image, label)]
-    if turns[0] != turns[1] and _stored_size(image) == _stored_size(label):
-        return (
-            f"image and mask must have one EXIF orientation, but got {turns[0]} and {turns[1]} {files}; look how the "
-            "mask lies, and save both that way without EXIF"
-        )
-    return None
-
-
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Before it was turned as its EXIF orientation says, of which 5 to 8 are by 90 degrees."""
-    return image.size[::-1] if image.info["orientation"] > 4 else image.size
 
 
 def _names(names: PathLike | Sequence[str]) -> set[str]:

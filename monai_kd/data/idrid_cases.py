@@ -14,19 +14,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from monai.config import PathLike
+from monai.utils import ensure_tuple
 
-from monai_kd.data.endoscopy_cases import _problem
+from monai_kd.data.photo_pairs import refuse_unusable
 
 SPLITS = {"training": "a. Training Set", "test": "b. Testing Set"}
 IMAGES, MASKS, DISC = "1. Original Images", "2. All Segmentation Groundtruths", "5. Optic Disc"
 
 
 def idrid_cases(
-    folder: PathLike, split: str | None = None, exclude: Sequence[str] = (), check: bool = True
+    folder: PathLike, split: str | None = None, exclude: str | Sequence[str] = (), check: bool = True
 ) -> list[dict[str, str]]:
     """
     Lists photographs of the fundus with the outline of their optic disc as IDRiD publishes them, at any depth below a
@@ -62,6 +62,7 @@ def idrid_cases(
     if split is not None and split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, or None for all, but got {split!r}.")
     root = Path(folder).expanduser()
+    exclude = ensure_tuple(exclude)
     images = {name: _images(root, place) for name, place in SPLITS.items()}
     chosen = {name: files for name, files in images.items() if split in (None, name)}
     if not any(chosen.values()):
@@ -87,15 +88,7 @@ def idrid_cases(
             else:
                 dataset = f"IDRiD_{name.title()}"
                 cases[stem] = {"image": str(image), "label": str(mask), "case": stem, "dataset": dataset}
-    if check:
-        with ThreadPool(4) as pool:
-            reasons = pool.map(_problem, cases.values())
-        problems |= {case: reason for case, reason in zip(cases, reasons) if reason}
-    if problems:
-        lines = "".join(f"\n  {case}: {reason}" for case, reason in problems.items())
-        raise ValueError(
-            f"{len(problems)} images in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
-        )
+    refuse_unusable(list(cases.values()), problems, root, check)
     return list(cases.values())
 
 

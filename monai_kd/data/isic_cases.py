@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from monai.config import PathLike
+from monai.utils import ensure_tuple
 
-from monai_kd.data.endoscopy_cases import _problem
+from monai_kd.data.photo_pairs import refuse_unusable
 
 SPLITS = ("training", "validation", "test")
 IMAGES = re.compile(r"(ISIC-?20\d\d)_(?:Task1-2_|Task1_)?(Training|Validation|Test)(?:_v\d)?_(?:Data|Input)", re.I)
@@ -32,7 +32,7 @@ MASKS = re.compile(
 
 
 def isic_cases(
-    folder: PathLike, split: str | None = None, exclude: Sequence[str] = (), check: bool = True
+    folder: PathLike, split: str | None = None, exclude: str | Sequence[str] = (), check: bool = True
 ) -> list[dict[str, str]]:
     """
     Lists dermoscopy images with the outline of their lesion as the ISIC challenges publish them, at any depth below a
@@ -69,6 +69,7 @@ def isic_cases(
     if split is not None and split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, or None for all, but got {split!r}.")
     root = Path(folder).expanduser()
+    exclude = ensure_tuple(exclude)
     images, masks = _files(root)
     chosen = {name: files for name, files in images.items() if split is None or name.lower().endswith(f"_{split}")}
     if not any(chosen.values()):
@@ -92,15 +93,7 @@ def isic_cases(
                 problems[stem] = f"{image} has no mask"
             else:
                 cases[stem] = {"image": str(image), "label": str(mask), "case": stem, "dataset": name}
-    if check:
-        with ThreadPool(4) as pool:
-            reasons = pool.map(_problem, cases.values())
-        problems |= {case: reason for case, reason in zip(cases, reasons) if reason}
-    if problems:
-        lines = "".join(f"\n  {case}: {reason}" for case, reason in problems.items())
-        raise ValueError(
-            f"{len(problems)} images in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
-        )
+    refuse_unusable(list(cases.values()), problems, root, check)
     return list(cases.values())
 
 

@@ -126,7 +126,7 @@ def test_names(tmp_path):
     assert [case["case"] for case in endoscopy_cases(tmp_path, names=str(file), exclude=["set_4"])] == expected[::2]
     (tmp_path / "set" / "masks" / "1.png").unlink()  # not asked for, no matter
     assert len(endoscopy_cases(tmp_path, names=file)) == 3
-    with pytest.raises(ValueError, match="2 frames in ") as caught:
+    with pytest.raises(ValueError, match="2 images in ") as caught:
         endoscopy_cases(tmp_path, names=["1", "2", "77"])
     assert "set_1: " in str(caught.value)
     assert "77: `names` has it, but there is no such image" in str(caught.value)
@@ -149,7 +149,7 @@ def test_all_problems_in_one_error(tmp_path):
     noise = np.random.RandomState(0).randint(0, 256, (40, 40, 3)).astype(np.uint8)
     Image.fromarray(noise).save(folder / "images" / "cut.png")
     (folder / "images" / "cut.png").write_bytes((folder / "images" / "cut.png").read_bytes()[:-2000])
-    with pytest.raises(ValueError, match=r"7 frames in .* cannot be used; repair them or leave them out") as caught:
+    with pytest.raises(ValueError, match=r"7 images in .* cannot be used; repair them or leave them out") as caught:
         endoscopy_cases(tmp_path)
     reasons = dict(line.strip().split(": ", 1) for line in str(caught.value).splitlines()[1:])
     expected = {
@@ -351,7 +351,7 @@ def test_webp_is_read(tmp_path):
     frames = [Image.fromarray(np.full((8, 10, 3), value, np.uint8)) for value in (10, 200)]
     frames[0].save(images / "1.webp", save_all=True, append_images=frames[1:])
     (images / "3.webp").touch()
-    with pytest.raises(ValueError, match="2 frames in .* cannot be used") as caught:
+    with pytest.raises(ValueError, match="2 images in .* cannot be used") as caught:
         endoscopy_cases(tmp_path)
     assert "set_1: `filename` must hold one picture, but got 2 in" in str(caught.value)
     assert "set_3: it must be one image and one mask, but got" in str(caught.value)
