@@ -36,7 +36,8 @@ class StagedWorkflow(KDWorkflow):
 
     A stage whose weights are there is left out; one that was stopped goes on with ``resume.yaml``. When a stage was
     trained, all that come after it are trained as well, from the beginning, since they may have learnt from what was
-    there before, which is set aside as ``.old``. So a second call after a finished one trains nothing.
+    there before, which is set aside as ``.old``. So a second call after a finished one trains nothing, whatever its
+    settings; weights that are older than those of an earlier stage are warned of.
 
     ``python -m monai.bundle run_workflow --workflow_name monai_kd.bundle.StagedWorkflow --config_file .../train.yaml``
 
@@ -67,12 +68,21 @@ class StagedWorkflow(KDWorkflow):
     def run(self) -> None:
         """Run what is not finished."""
         stages = [self._stage(overlays) for overlays in self.parser.get("stages").values()]
+        before: list[Path] = []  # the weights of earlier stages
         for number, name in enumerate(self.parser.get("stages")):
             files, override = stages[number]
             stage = KDWorkflow(files, **override)
             state = _state(stage.parser)
             if state == "finished":
-                logger.info(f"stage {name}: finished, {_best(stage.parser)} is there")
+                best = _best(stage.parser)
+                logger.info(f"stage {name}: finished, {best} is there")
+                newer = [each for each in before if each.stat().st_mtime_ns > best.stat().st_mtime_ns]
+                if newer:
+                    logger.warning(
+                        f"{best} is older than {', '.join(map(str, newer))}: it may have learnt from earlier weights; "
+                        "to train the stage anew, remove the file"
+                    )
+                before.append(best)
                 continue
             if state == "stopped":
                 stage = KDWorkflow([*files, str(Path(files[0]).parent / "resume.yaml")], **override)
@@ -80,6 +90,7 @@ class StagedWorkflow(KDWorkflow):
             stage.initialize()
             stage.run()
             stage.finalize()
+            before.append(_best(stage.parser))
             for later, own in stages[number + 1 :]:  # on the disk: this process may end before they have begun
                 set_aside(_best(KDWorkflow(later, **own).parser))
 

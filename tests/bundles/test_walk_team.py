@@ -251,7 +251,7 @@ class TestStages:
         return [path.stem for path in now if before.get(path.name) != path.stat().st_mtime_ns]
 
     @pytest.mark.slow
-    def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path, monkeypatch):
+    def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path, monkeypatch, caplog):
         data = bundle.parent / "data" / DATA[SKIN]
         assert self.run(tmp_path, data) == list(STAGES)
         assert self.run(tmp_path, data) == []
@@ -262,14 +262,22 @@ class TestStages:
             path.unlink()
         assert self.run(tmp_path, data) == ["assistant_b", "model"]  # and what has learnt from it
 
+        # a teacher that was trained by itself since then
+        teacher, seconds = tmp_path / "models" / "teacher.pt", (tmp_path / "models" / "model.pt").stat().st_mtime + 9
+        os.utime(teacher, (seconds, seconds))
+        assert self.run(tmp_path, data) == []
+        assert f"model.pt is older than {teacher}: it may have learnt from earlier weights" in caplog.text
+        os.utime(teacher, (0, 0))
+
         # a student of an earlier assistant is not taken for finished, though the new one was killed before it began
         (tmp_path / "models" / "assistant_b.pt").unlink()
         for path in (tmp_path / "models" / "resume").glob("assistant_b*"):
             path.unlink()
         earlier = (tmp_path / "models" / "model.pt").read_bytes()
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(KDWorkflow, "initialize", killed_at("model", KDWorkflow.initialize))
-            self.run(tmp_path, data)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(tmp_path, data)
         assert earlier in [path.read_bytes() for path in (tmp_path / "models").glob("model.pt.old*")]
         assert self.run(tmp_path, data) == ["model"]
 
