@@ -21,8 +21,8 @@ from monai_kd.losses._inputs import autocast_disabled
 
 def most_similar(pixels: torch.Tensor, candidates: torch.Tensor, memory_mb: float) -> torch.Tensor:
     """
-    Find for each pixel the candidate of the largest cosine similarity; for a black pixel, which has no direction, a
-    black one if there is one; of one channel, where no pixel has a direction, the one of the nearest value.
+    Find for each pixel the candidate of the largest cosine similarity, which is 0 where one of the two is black; for a
+    black pixel, which has no direction, a black one if there is one; of one channel, where no pixel has a direction, the one of the nearest value.
 
     Args:
         pixels: (P, D).
@@ -60,10 +60,15 @@ def _centred(pixels: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tens
     Vectors and offset whose pixels @ candidates.T + offset has its maximum in each row where the similarity has it:
     of unit vectors the cosine is largest where the distance is smallest, p.q = 1 - |p - q|^2 / 2, and distances do not
     change with the origin. With the candidates' mean for origin there are differences left of colours so alike that
-    their cosines round to one number (in TF32 most do).
+    their cosines round to one number (in TF32 most do). Black vectors get a direction of their own, square to all others.
     """
     if pixels.shape[1] > 1:
-        pixels, candidates = F.normalize(pixels, dim=1), F.normalize(candidates, dim=1)
+        pixels, candidates = _directions(pixels), _directions(candidates)
     mean = candidates.mean(0)
     pixels, candidates = pixels - mean, candidates - mean
     return pixels, candidates, -candidates.square().sum(1) / 2
+
+
+def _directions(vectors: torch.Tensor) -> torch.Tensor:
+    """Unit vectors (N, D + 1), the last element 1 for a zero vector and 0 for the others."""
+    return torch.cat([F.normalize(vectors, dim=1), ~vectors.any(1, keepdim=True)], dim=1)

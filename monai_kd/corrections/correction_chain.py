@@ -113,6 +113,38 @@ class CorrectionChain:
         return self
 
 
+def describe_chain(chain: CorrectionChain) -> str:
+    """
+    What a chain does to a soft label, in one line: of each correction its name, its class and its options that are
+    numbers, texts, booleans or None. Weights of assistants are not in it (see
+    :py:func:`~monai_kd.corrections.weights_key`), nor is ``memory_mb``, which changes no result.
+
+    Args:
+        chain: the corrections.
+
+    Returns:
+        the corrections in their order, between semicolons.
+
+    Example::
+
+        >>> from monai_kd.corrections import CorrectionChain, SimilarityCorrection
+        >>> describe_chain(CorrectionChain([SimilarityCorrection(max_candidates=1)]))
+        'similarity SimilarityCorrection max_candidates 1 seed 0'
+    """
+    return "; ".join(
+        " ".join([name, getattr(correction, "__name__", type(correction).__name__), *_options(correction)])
+        for name, correction in chain.corrections.items()
+    )
+
+
+def _options(correction: Correction) -> list[str]:
+    return [
+        f"{key} {value!r}"
+        for key, value in sorted(getattr(correction, "__dict__", {}).items())
+        if isinstance(value, (bool, int, float, str, type(None))) and key != "memory_mb" and not key.startswith("_")
+    ]
+
+
 def class_indices(label: torch.Tensor) -> torch.Tensor:
     """The class indices (B, 1, *spatial) of a label that may be one-hot (B, classes, *spatial); no metadata."""
     label = plain(label)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ import torch
 from monai.config import PathLike
 from monai.utils import optional_import
 
-from monai_kd.corrections.correction_chain import Correction, CorrectionChain
+from monai_kd.corrections.correction_chain import Correction, CorrectionChain, describe_chain
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.soft_label import as_logits, as_soft_label
 from monai_kd.networks.teacher import plain
-from monai_kd.transforms.load_soft_label import sample_key
+from monai_kd.transforms.load_soft_label import sample_key, stored_origin
 
 MARGIN = 2.0**-20
 
@@ -46,8 +47,10 @@ def store_soft_labels(
     """
     Asks the teacher once about each image, corrects what it says and stores it for
     :py:class:`~monai_kd.transforms.LoadSoftLabeld`, so that training needs no teacher: three TransUNets are more than
-    a third of the computation of a PLC-KD step. What is stored for the same image, label and weights already is left as
-    it is, so that a run that was stopped goes on.
+    a third of the computation of a PLC-KD step. What is stored for the same image, label, weights, corrections
+    (:py:func:`~monai_kd.corrections.correction_chain.describe_chain`) and number of classes already is left as it is, so
+    that a run that was stopped goes on; of the first image the teacher is always asked, which tells its classes. Files
+    that are broken are written again.
 
     A file holds ``logits`` in half precision, see :py:func:`~monai_kd.networks.soft_label.as_logits`, off by 2^-11 of
     itself at most. So with any temperature a probability of C classes is off by less than 2^-11 (0.37 + log C), 5e-4
@@ -80,20 +83,19 @@ def store_soft_labels(
         >>> [store_soft_labels(data, teacher, folder, "1", [SimilarityCorrection()]) for _ in range(2)]
         [1, 0]
     """
-    safe_open = optional_import("safetensors", name="safe_open")[0]
     save_file = optional_import("safetensors.torch", name="save_file")[0]
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     chain = CorrectionChain(corrections).to(device) if corrections else None
     teacher.to(device)
+    origin = {"weights_key": weights_key, "corrections": describe_chain(chain) if chain else ""}
     computed = 0
     for index in progress_bar(range(len(dataset)), "soft labels", len(dataset), progress):
         item = dataset[index]
         path = root / f"{sample_key(item[image_key], item[label_key])}.safetensors"
-        if path.is_file():
-            with safe_open(str(path), framework="pt") as file:
-                if file.metadata()["weights_key"] == weights_key:
-                    continue
+        found = stored_origin(path) if path.is_file() else {}
+        if found == origin:
+            continue
         keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
         images = {key: torch.as_tensor(plain(item[key]))[None].to(device) for key in keys}
         images["image"] = images[image_key]
@@ -101,8 +103,11 @@ def store_soft_labels(
         if chain is not None:
             label = torch.as_tensor(plain(item[label_key]))[None].to(device)
             *_, soft_label = chain(soft_label, images, label).values()
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(partial), {"weights_key": weights_key})
+        origin["classes"] = str(soft_label.shape[1])
+        if found == origin:
+            continue
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+        save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(partial), origin)
         os.replace(partial, path)
         computed += 1
     return computed

@@ -19,7 +19,7 @@ from pathlib import Path
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import refuse_unusable
+from monai_kd.data.photo_pairs import refuse_unusable, walk
 
 SPLITS = {"training": "a. Training Set", "test": "b. Testing Set"}
 IMAGES, MASKS, DISC = "1. Original Images", "2. All Segmentation Groundtruths", "5. Optic Disc"
@@ -94,4 +94,5 @@ def idrid_cases(
 
 def _images(root: Path, place: str) -> list[Path]:
     """The images of a split in each folder that has the masks beside them."""
-    return sorted(image for masks in root.rglob(MASKS) for image in (masks.parent / IMAGES / place).glob("IDRiD_*.jpg"))
+    folders = {folder.resolve(): folder for folder, inner, _ in walk(root) if MASKS in inner}  # a link is no copy
+    return sorted(image for folder in folders.values() for image in (folder / IMAGES / place).glob("IDRiD_*.jpg"))

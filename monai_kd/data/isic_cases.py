@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import refuse_unusable
+from monai_kd.data.photo_pairs import refuse_unusable, walk
 
 SPLITS = ("training", "validation", "test")
 IMAGES = re.compile(r"(ISIC-?20\d\d)_(?:Task1-2_|Task1_)?(Training|Validation|Test)(?:_v\d)?_(?:Data|Input)", re.I)
@@ -57,7 +56,7 @@ def isic_cases(
 
     Raises: FileNotFoundError: when there is no such folder of images, or no image. ValueError: when the split or an
         excluded case is unknown, or with all images that cannot be used: without a mask,
-            or as of :py:func:`~monai_kd.data.endoscopy_cases`, or in two challenges (2018 holds images of 2017).
+            or as of :py:func:`~monai_kd.data.endoscopy_cases`, or in two challenges (2018 holds images of 2017) or in two copies of one.
 
     Example::
 
@@ -84,29 +83,34 @@ def isic_cases(
     problems: dict[str, str] = {}
     for name, files in sorted(chosen.items()):
         for stem, image in sorted(files.items()):
-            mask = masks.get(name, {}).get(stem)
+            mask = masks.get(name, {}).get(stem, [])
+            twice = next((paths for paths in (image, mask) if len(paths) > 1), None)
             if stem in exclude:
                 continue
             if stem in cases:
                 problems[stem] = f"it is also {cases[stem]['image']}; read one challenge at a time"
-            elif mask is None:
-                problems[stem] = f"{image} has no mask"
+            elif twice is not None:
+                problems[stem] = f"{twice[1]} is also {twice[0]}; read one copy at a time"
+            elif not mask:
+                problems[stem] = f"{image[0]} has no mask"
             else:
-                cases[stem] = {"image": str(image), "label": str(mask), "case": stem, "dataset": name}
+                cases[stem] = {"image": str(image[0]), "label": str(mask[0]), "case": stem, "dataset": name}
     refuse_unusable(list(cases.values()), problems, root, check)
     return list(cases.values())
 
 
-def _files(root: Path) -> tuple[dict[str, dict[str, Path]], dict[str, dict[str, Path]]]:
-    """Images and masks of each data set by stem."""
-    images: dict[str, dict[str, Path]] = {}
-    masks: dict[str, dict[str, Path]] = {}
-    for place, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+def _files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], dict[str, dict[str, list[Path]]]]:
+    """Images and masks of each data set by stem, more than one where there are copies."""
+    images: dict[str, dict[str, list[Path]]] = {}
+    masks: dict[str, dict[str, list[Path]]] = {}
+    seen: set[Path] = set()  # a link to a folder is no copy of it
+    for folder, _, names in walk(root):
         for pattern, found, ending in ((IMAGES, images, ".jpg"), (MASKS, masks, "_segmentation.png")):
-            match = pattern.fullmatch(Path(place).name)
-            if match:
-                dataset = "_".join(part for part in match.groups() if part)
-                files = {name[: -len(ending)]: Path(place, name) for name in sorted(names) if name.endswith(ending)}
-                found.setdefault(dataset, {}).update(files)
+            match = pattern.fullmatch(folder.name)
+            if match and folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                files = found.setdefault("_".join(part for part in match.groups() if part), {})
+                for name in names:
+                    if name.endswith(ending):
+                        files.setdefault(name[: -len(ending)], []).append(folder / name)
     return images, masks

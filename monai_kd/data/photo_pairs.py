@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, s
         raise ValueError(
             f"{len(found)} images in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
         )
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """The folders from `root` down but for hidden ones, with their folders and files, through links that do not go up."""
+    for place, inner, names in os.walk(root, followlinks=True):
+        folder = Path(place)
+        above = {each.resolve() for each in (folder, *folder.absolute().parents)}
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and (folder / name).resolve() not in above)
+        yield folder, list(inner), sorted(names)
 
 
 def _problem(case: Mapping[str, str]) -> str | None:

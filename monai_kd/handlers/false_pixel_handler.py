@@ -13,16 +13,19 @@
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
+from monai.transforms import Randomizable
 from monai.utils import convert_to_dst_type
 
 from monai_kd.corrections._inputs import check_size, check_soft_label, most_probable
@@ -144,7 +147,7 @@ class FalsePixelHandler:
             return
         rest: dict[int, torch.Tensor] = {}  # right pixels of which the teacher is least sure
         seen = 0
-        with isolated_rng():  # the epochs that follow have the batches that they would have without
+        with isolated_rng(), _isolated_data(engine.state.dataloader):  # the epochs that follow have the batches that they would have without
             for _ in range(PASSES):
                 before = self._sizes()
                 for batch in islice(engine.state.dataloader, engine.state.epoch_length):
@@ -173,7 +176,12 @@ class FalsePixelHandler:
         image = given[self.image_key]
         check_size(self.image_key, image, soft_label)
         for number in range(max(2, soft_label.shape[1])):
-            self.queues.setdefault(number, image.new_empty(0, image.shape[1]))
+            queue = self.queues.setdefault(number, image.new_empty(0, image.shape[1]))
+            if queue.shape[1] != image.shape[1]:
+                raise ValueError(
+                    f"`{self.image_key}` must have the channels of the pixels in the queues, but got {image.shape[1]} and "
+                    f"{queue.shape[1]}; do not load this handler from a checkpoint of other images."
+                )
         wrong = most_probable(soft_label) != label
         pixels = image.movedim(1, -1).reshape(-1, image.shape[1])
         return pixels, label.flatten(), wrong.flatten(), _sureness(soft_label).flatten()
@@ -228,11 +236,46 @@ class FalsePixelHandler:
         return {"queues": {str(number): queue.cpu() for number, queue in self.queues.items()}, "filled": self._filled}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :py:meth:`state_dict` gave."""
+        """
+        Load what :py:meth:`state_dict` gave. Of longer queues the newest pixels stay; shorter ones are filled as the next
+        epoch starts.
+        """
         self.queues = {int(number): queue[-self.length :] for number, queue in state_dict["queues"].items()}
-        self._filled = bool(state_dict["filled"])
+        full = all(len(queue) in (0, self.length) for queue in self.queues.values())  # 0: a class never shown
+        self._filled = bool(state_dict["filled"]) and full
 
 
 def _sureness(soft_label: torch.Tensor) -> torch.Tensor:
     """The probability (B, 1, *spatial) of the most probable class."""
     return torch.maximum(soft_label, 1 - soft_label) if soft_label.shape[1] == 1 else soft_label.amax(1, keepdim=True)
+
+
+@contextmanager
+def _isolated_data(data: Any) -> Iterator[None]:
+    """Leave the random states of Python and NumPy, and those of a loader, its dataset and transforms, as they were."""
+    states, python, numpy = _random_states(data), random.getstate(), np.random.get_state()
+    saved = [(each, each.get_state()) for each in states]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for each, state in saved:
+            each.set_state(state)
+
+
+def _random_states(data: Any) -> list[Any]:
+    """All random states below an object."""
+    found, seen, waiting = [], set(), [data]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, (torch.Tensor, np.ndarray, type, ModuleType)):
+            continue
+        seen.add(id(each))
+        if isinstance(each, (np.random.RandomState, torch.Generator)):
+            found.append(each)
+        if isinstance(each, Randomizable):
+            waiting.append(each.R)  # of the class, until it is seeded
+        waiting += each.values() if isinstance(each, dict) else each if isinstance(each, (list, tuple)) else ()
+        waiting += getattr(each, "__dict__", {}).values()
+    return found

@@ -15,8 +15,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from monai_kd.networks.soft_label import as_logits
+
+
+ROUNDING = 1e-5  # what may lack to a sum of 1 inside of the image
 
 
 class StoredSoftLabel(nn.Module):
@@ -49,7 +53,7 @@ class StoredSoftLabel(nn.Module):
         """
         probabilities = soft_label.float().clamp(0, 1)
         if probabilities.shape[1] > 1:
-            lacking = (1 - probabilities.sum(1, keepdim=True)).clamp(min=0)
+            lacking = F.threshold(1 - probabilities.sum(1, keepdim=True), ROUNDING, 0.0)
             probabilities = torch.cat([probabilities[:, :1] + lacking, probabilities[:, 1:]], dim=1)
             probabilities = probabilities / probabilities.sum(1, keepdim=True)
         return as_logits(probabilities)

@@ -177,6 +177,8 @@ class RandBoundaryTransformd(Randomizable, MapTransform):
 
 
 def _as_classes(label: NdarrayOrTensor) -> np.ndarray:
+    if isinstance(label, torch.Tensor) and label.dtype == torch.bfloat16:  # which NumPy does not know
+        label = label.float()
     classes = convert_to_numpy(label)
     if classes.ndim not in (3, 4) or classes.shape[0] != 1:
         raise ValueError(

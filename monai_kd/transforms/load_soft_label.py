@@ -45,10 +45,23 @@ def sample_key(image: Any, label: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for value in (image, label):
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # which NumPy does not know
+            value = value.float()
         array = np.ascontiguousarray(convert_to_numpy(value))
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def stored_origin(path: Path) -> dict[str, str]:
+    """What the file of a stored soft label says of where it comes from; nothing where it is broken or something else."""
+    safe_open, broken = (optional_import("safetensors", name=name)[0] for name in ("safe_open", "SafetensorError"))
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            origin = file.metadata() or {}
+            return origin if "weights_key" in origin and "logits" in file.keys() else {}
+    except broken:
+        return {}
 
 
 class LoadSoftLabeld(MapTransform):
@@ -62,7 +75,9 @@ class LoadSoftLabeld(MapTransform):
     soft label can differ from the label at borders between classes.
 
     A soft label is never used for something else than it was computed for: it is found by the image and the label as
-    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights.
+    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights. Which corrections were made
+    and with which options is not known here: name in ``weights_key`` what matters of them. What is noticed is a folder
+    that mixes two chains of corrections or two numbers of classes, as storing leaves it that was stopped half way.
 
     Args:
         keys: entries to write, ``"soft_label"``.
@@ -76,7 +91,8 @@ class LoadSoftLabeld(MapTransform):
 
     Raises:
         FileNotFoundError: when there is none for this image and label.
-        ValueError: when it comes from other weights.
+        ValueError: when it comes from other weights, or from another chain of corrections than those loaded before, or
+            when its file is broken.
 
     Example::
 
@@ -99,6 +115,7 @@ class LoadSoftLabeld(MapTransform):
         self.folder = Path(folder)
         self.weights_key = weights_key
         self.image_key, self.label_key = image_key, label_key
+        self._first: tuple[dict[str, str], Path] | None = None  # the origin of all, and where it was read
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -115,14 +132,26 @@ class LoadSoftLabeld(MapTransform):
                 "never stored, or have image, label or preprocessing changed since, or is a random transform before "
                 "`LoadSoftLabeld`? Store soft labels again (`monai_kd.corrections.store_soft_labels`)."
             )
+        origin = stored_origin(path)
+        if not origin:
+            raise ValueError(
+                f"`folder` must hold whole files of stored soft labels, but got {path}, which is broken or something "
+                "else. Store soft labels again (`monai_kd.corrections.store_soft_labels`), which replaces it."
+            )
+        if origin["weights_key"] != self.weights_key:
+            raise ValueError(
+                f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and "
+                f"{origin['weights_key']} in {path}: teacher, assistants or corrections have changed since. Store soft "
+                "labels again (`monai_kd.corrections.store_soft_labels`)."
+            )
+        self._first = self._first or (origin, path)
+        if origin != self._first[0]:
+            raise ValueError(
+                f"`folder` must hold soft labels of one chain of corrections and number of classes, but got {origin} in "
+                f"{path} and {self._first[0]} in {self._first[1]}. Store soft labels again "
+                "(`monai_kd.corrections.store_soft_labels`), to the end."
+            )
         with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:
-            came_from = file.metadata()["weights_key"]
-            if came_from != self.weights_key:
-                raise ValueError(
-                    f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and {came_from} "
-                    f"in {path}: teacher, assistants or corrections have changed since. Store soft labels again "
-                    "(`monai_kd.corrections.store_soft_labels`)."
-                )
             logits = file.get_tensor("logits").float()
         soft_label = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
         return MetaTensor(soft_label, affine=image.affine) if isinstance(image, MetaTensor) else soft_label
