@@ -22,6 +22,7 @@ import torch
 from monai.engines import AdversarialTrainer
 from torch import nn
 
+from monai_kd.corrections.correction_chain import describe_chain
 from monai_kd.handlers import EpochSeedHandler, FalsePixelHandler, MultiScaleHandler, SoftLabelCorrectionHandler
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import Teacher
@@ -63,6 +64,11 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
         "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
         "layers": "; ".join(filter(None, map(_layers, distillation))) or None,
+        "corrections": "; ".join(describe_chain(each.chain) for each in handlers if _is_correction(each)) or None,
+        "queues of false pixels": "; ".join(
+            f"{each.length} pixels, {each.draw} of a batch" for each in handlers if isinstance(each, FalsePixelHandler)
+        )
+        or None,
         "weights of who teaches": f"checksum {_weights(teachers)}" if teachers else None,
         **{f"{name} {key}": value for name, loss in losses.items() for key, value in _options(loss).items()},
     }
@@ -80,11 +86,15 @@ def teaching(handlers: Sequence[Any]) -> list[TeachingHandler]:
     return [handler for handler in handlers if isinstance(handler, TeachingHandler)]
 
 
+def _is_correction(handler: Any) -> bool:
+    return isinstance(handler, SoftLabelCorrectionHandler)
+
+
 def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
     """Teachers and assistants, each member of a team."""
     heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (TeachingHandler, FalsePixelHandler))]
     for handler in handlers:
-        if isinstance(handler, SoftLabelCorrectionHandler):
+        if _is_correction(handler):
             heard += handler.chain.assistants.values()
     for each in heard:
         yield from each.members.values() or [each]

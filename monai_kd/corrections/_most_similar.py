@@ -22,7 +22,8 @@ from monai_kd.losses._inputs import autocast_disabled
 def most_similar(pixels: torch.Tensor, candidates: torch.Tensor, memory_mb: float) -> torch.Tensor:
     """
     Find for each pixel the candidate of the largest cosine similarity, which is 0 where one of the two is black; for a
-    black pixel, which has no direction, a black one if there is one; of one channel, where no pixel has a direction, the one of the nearest value.
+    black pixel, which has no direction, a black one if there is one; of one channel, where no pixel has a direction,
+    the one of the nearest value.
 
     Args:
         pixels: (P, D).
@@ -60,7 +61,8 @@ def _centred(pixels: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tens
     Vectors and offset whose pixels @ candidates.T + offset has its maximum in each row where the similarity has it:
     of unit vectors the cosine is largest where the distance is smallest, p.q = 1 - |p - q|^2 / 2, and distances do not
     change with the origin. With the candidates' mean for origin there are differences left of colours so alike that
-    their cosines round to one number (in TF32 most do). Black vectors get a direction of their own, square to all others.
+    their cosines round to one number (in TF32 most do). Black vectors get a direction of their own, square to all
+    others.
     """
     if pixels.shape[1] > 1:
         pixels, candidates = _directions(pixels), _directions(candidates)

@@ -47,10 +47,10 @@ def store_soft_labels(
     """
     Asks the teacher once about each image, corrects what it says and stores it for
     :py:class:`~monai_kd.transforms.LoadSoftLabeld`, so that training needs no teacher: three TransUNets are more than
-    a third of the computation of a PLC-KD step. What is stored for the same image, label, weights, corrections
-    (:py:func:`~monai_kd.corrections.correction_chain.describe_chain`) and number of classes already is left as it is, so
-    that a run that was stopped goes on; of the first image the teacher is always asked, which tells its classes. Files
-    that are broken are written again.
+    a third of the computation of a PLC-KD step. What is stored for the same image, label, weights, classes and
+    corrections (:py:func:`~monai_kd.corrections.correction_chain.describe_chain`) already is left as it is, so that a
+    run that was stopped goes on; the teacher is always asked about the first image, which tells its number of classes.
+    Files that are broken are written again.
 
     A file holds ``logits`` in half precision, see :py:func:`~monai_kd.networks.soft_label.as_logits`, off by 2^-11 of
     itself at most. So with any temperature a probability of C classes is off by less than 2^-11 (0.37 + log C), 5e-4

@@ -54,9 +54,11 @@ def isic_cases(
         [{"image", "label", "case", "dataset"}...] by data set and stem; "case" is the stem, which is one in all
         challenges, "dataset" as "ISIC-2017_Training".
 
-    Raises: FileNotFoundError: when there is no such folder of images, or no image. ValueError: when the split or an
-        excluded case is unknown, or with all images that cannot be used: without a mask,
-            or as of :py:func:`~monai_kd.data.endoscopy_cases`, or in two challenges (2018 holds images of 2017) or in two copies of one.
+    Raises:
+        FileNotFoundError: when there is no such folder of images, or no image.
+        ValueError: when the split or an excluded case is unknown, or with all images that cannot be used: without a
+            mask, or as of :py:func:`~monai_kd.data.endoscopy_cases`, or in two challenges (2018 holds images of 2017),
+            or in two copies of one.
 
     Example::
 

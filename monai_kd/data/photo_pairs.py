@@ -50,7 +50,7 @@ def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, s
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """The folders from `root` down but for hidden ones, with their folders and files, through links that do not go up."""
+    """The folders below `root` but for hidden ones, their folders and files, also behind links that do not go up."""
     for place, inner, names in os.walk(root, followlinks=True):
         folder = Path(place)
         above = {each.resolve() for each in (folder, *folder.absolute().parents)}

@@ -147,7 +147,10 @@ class FalsePixelHandler:
             return
         rest: dict[int, torch.Tensor] = {}  # right pixels of which the teacher is least sure
         seen = 0
-        with isolated_rng(), _isolated_data(engine.state.dataloader):  # the epochs that follow have the batches that they would have without
+        with (
+            isolated_rng(),
+            _isolated_data(engine.state.dataloader),
+        ):  # the epochs that follow have the batches that they would have without
             for _ in range(PASSES):
                 before = self._sizes()
                 for batch in islice(engine.state.dataloader, engine.state.epoch_length):
@@ -179,8 +182,8 @@ class FalsePixelHandler:
             queue = self.queues.setdefault(number, image.new_empty(0, image.shape[1]))
             if queue.shape[1] != image.shape[1]:
                 raise ValueError(
-                    f"`{self.image_key}` must have the channels of the pixels in the queues, but got {image.shape[1]} and "
-                    f"{queue.shape[1]}; do not load this handler from a checkpoint of other images."
+                    f"`{self.image_key}` must have the channels of the pixels in the queues, but got "
+                    f"{image.shape[1]} and {queue.shape[1]}; do not load this handler from a checkpoint of others."
                 )
         wrong = most_probable(soft_label) != label
         pixels = image.movedim(1, -1).reshape(-1, image.shape[1])
@@ -237,8 +240,8 @@ class FalsePixelHandler:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
-        Load what :py:meth:`state_dict` gave. Of longer queues the newest pixels stay; shorter ones are filled as the next
-        epoch starts.
+        Load what :py:meth:`state_dict` gave. Of longer queues the newest pixels stay; shorter ones are filled as the
+        next epoch starts.
         """
         self.queues = {int(number): queue[-self.length :] for number, queue in state_dict["queues"].items()}
         full = all(len(queue) in (0, self.length) for queue in self.queues.values())  # 0: a class never shown

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from monai_kd.networks.soft_label import as_logits
 
-
 ROUNDING = 1e-5  # what may lack to a sum of 1 inside of the image
 
 

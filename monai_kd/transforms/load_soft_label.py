@@ -54,12 +54,12 @@ def sample_key(image: Any, label: Any) -> str:
 
 
 def stored_origin(path: Path) -> dict[str, str]:
-    """What the file of a stored soft label says of where it comes from; nothing where it is broken or something else."""
+    """What the file of a stored soft label says of its origin; nothing where it is broken or something else."""
     safe_open, broken = (optional_import("safetensors", name=name)[0] for name in ("safe_open", "SafetensorError"))
     try:
         with safe_open(str(path), framework="pt") as file:
             origin = file.metadata() or {}
-            return origin if "weights_key" in origin and "logits" in file.keys() else {}
+            return origin if "weights_key" in origin and "logits" in file.keys() else {}  # noqa: SIM118
     except broken:
         return {}
 
@@ -75,9 +75,10 @@ class LoadSoftLabeld(MapTransform):
     soft label can differ from the label at borders between classes.
 
     A soft label is never used for something else than it was computed for: it is found by the image and the label as
-    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights. Which corrections were made
-    and with which options is not known here: name in ``weights_key`` what matters of them. What is noticed is a folder
-    that mixes two chains of corrections or two numbers of classes, as storing leaves it that was stopped half way.
+    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights. Which corrections were
+    made, and with which options, is not known here: name in ``weights_key`` what matters of them. What is noticed is a
+    folder that mixes two chains of corrections or two numbers of classes, as storing that was stopped half way leaves
+    it.
 
     Args:
         keys: entries to write, ``"soft_label"``.
@@ -147,8 +148,8 @@ class LoadSoftLabeld(MapTransform):
         self._first = self._first or (origin, path)
         if origin != self._first[0]:
             raise ValueError(
-                f"`folder` must hold soft labels of one chain of corrections and number of classes, but got {origin} in "
-                f"{path} and {self._first[0]} in {self._first[1]}. Store soft labels again "
+                f"`folder` must hold soft labels of one chain of corrections and number of classes, but got "
+                f"{origin} in {path} and {self._first[0]} in {self._first[1]}. Store soft labels again "
                 "(`monai_kd.corrections.store_soft_labels`), to the end."
             )
         with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:

@@ -27,11 +27,12 @@ from monai.losses import DeepSupervisionLoss, DiceLoss
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, RandRotated, Resized
 
 from monai_kd.bundle import log_run
-from monai_kd.corrections import AssistantCorrection
+from monai_kd.corrections import AssistantCorrection, SimilarityCorrection
 from monai_kd.handlers import (
     AdversarialDistillationHandler,
     DistillationHandler,
     DistillationTerm,
+    FalsePixelHandler,
     LinearSchedule,
     MultiScaleHandler,
     SoftLabelCorrectionHandler,
@@ -131,6 +132,8 @@ def test_settings_are_those_that_make_it_another_run():
         "seed": None,
         "objective": "1 supervised, distilled from Conv2d by 0.1 kd",
         "layers": None,
+        "corrections": None,
+        "queues of false pixels": None,
         "loss reduction": "mean",
         "kd temperature": 4.0,
         "kd direction": "forward",
@@ -191,6 +194,21 @@ def test_transforms_are_told_apart_by_their_options(one, two, equal):
         one.set_random_state(3)
     checksums = [settings(transform=Compose([each]))["transforms"] for each in (one, two)]
     assert (checksums[0] == checksums[1]) == equal
+
+
+def test_corrections_and_queues_are_settings():
+    def found(name: str, **options: Any) -> Any:
+        return settings(terms=[DistillationTerm(KDLoss())], teacher=teacher, **options)[name]
+
+    teacher = Teacher(torch.nn.Conv2d(1, 2, 1))
+    one, two = (SoftLabelCorrectionHandler([SimilarityCorrection(max_candidates=n)]) for n in (1, 2))
+    assert found("corrections") is None
+    assert found("corrections", handlers=[one]) != found("corrections", handlers=[two])
+    queues = [FalsePixelHandler(teacher, length=length) for length in (8, 9)]
+    assert [found("queues of false pixels", handlers=[each]) for each in queues] == [
+        "8 pixels, 256 of a batch",
+        "9 pixels, 256 of a batch",
+    ]
 
 
 def test_assistants_are_of_who_teaches():

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from monai_kd.corrections import AssistantCorrection, CorrectionChain, SimilarityCorrection
+from monai_kd.corrections.correction_chain import describe_chain
 from monai_kd.networks import Teacher
 from tests.corrections.correction_case import cases, check_invariants, make_case, predicted
 
@@ -108,3 +109,23 @@ def test_wrong_corrections_are_refused():
         CorrectionChain([3])
     with pytest.raises(ValueError, match="must not have the name `teacher`"):
         CorrectionChain({"teacher": SimilarityCorrection()})
+
+
+def test_description():
+    def smoothing(soft_label, image, label):
+        return soft_label
+
+    corrections = {
+        "assistant_f": AssistantCorrection(nn.Conv2d(3, 2, 1)),
+        "similarity": SimilarityCorrection(max_candidates=1),
+        "last": smoothing,
+    }
+    assert describe_chain(CorrectionChain(corrections)) == (
+        "assistant_f AssistantCorrection; similarity SimilarityCorrection max_candidates 1 seed 0; last smoothing"
+    )
+    texts = [
+        describe_chain(CorrectionChain([SimilarityCorrection(**options)]))
+        for options in ({}, {"seed": 1}, {"max_candidates": 2}, {"memory_mb": 3})
+    ]
+    assert len(set(texts)) == 3
+    assert texts[0] == texts[3]

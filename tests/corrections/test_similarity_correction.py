@@ -80,6 +80,12 @@ def test_black_finds_black_and_colours_find_colours():
     assert most_similar(black, candidates[::2], 1).item() in (0, 1)
 
 
+@pytest.mark.parametrize(("cosine", "expected"), [(0.3, 1), (0.01, 1), (-0.01, 0), (-0.9, 0)])
+def test_black_candidate_has_cosine_0(cosine, expected):
+    candidates = torch.tensor([[0.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
+    assert most_similar(torch.tensor([[1.0, 0.0]]), candidates, 16).item() == expected
+
+
 @pytest.mark.parametrize("spatial", [(6, 7), (3, 4, 5)])
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_equals_a_loop_over_the_pixels(outputs, spatial):

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from monai_kd.transforms import LoadMaskd, LoadRGBd, LoadSoftLabeld
 from monai_kd.transforms.load_soft_label import sample_key
 from tests.corrections.correction_case import cases, make_case, predicted
 
-pytest.importorskip("safetensors")
+save_file = pytest.importorskip("safetensors.torch").save_file
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 
 
@@ -201,7 +202,78 @@ class TestLoading:
         assert (found[0] - torch.cat([p.flatten() for p in network(7).parameters()])).abs().max() > 0.05
 
 
+class TestBroken:
+    @staticmethod
+    def spoil(path: Path, how: str) -> None:
+        if how == "no metadata":
+            save_file({"logits": torch.zeros(2, 12, 12)}, str(path))
+        elif how == "no logits":
+            save_file({"other": torch.zeros(2)}, str(path), {"weights_key": "1"})
+        else:
+            content = path.read_bytes()
+            path.write_bytes({"empty": b"", "cut": content[:-10], "header": content[:20], "text": b"none" * 50}[how])
+
+    @pytest.mark.parametrize("how", ["empty", "cut", "header", "text", "no metadata", "no logits"])
+    def test_is_refused_by_name_and_written_again(self, tmp_path, how):
+        stored(tmp_path, items())
+        broken = items()[1]
+        path = tmp_path / f"{sample_key(broken['image'], broken['label'])}.safetensors"
+        self.spoil(path, how)
+        load = LoadSoftLabeld("soft_label", tmp_path, "1")
+        with pytest.raises(
+            ValueError, match=rf"whole files of .*, but got .*{path.name}, which .* Store soft labels again"
+        ):
+            load(broken)
+        assert stored(tmp_path, items()) == 1
+        assert load(broken)["soft_label"].shape == (2, 12, 12)
+
+    def test_two_machines_with_one_process_number_write_two_files(self, tmp_path, monkeypatch):
+        partial: list[str] = []
+        replace = os.replace
+        monkeypatch.setattr(os, "getpid", lambda: 7)
+        monkeypatch.setattr(os, "replace", lambda old, new: (partial.append(str(old)), replace(old, new)))
+        stored(tmp_path, items(1), key="1")
+        stored(tmp_path, items(1), key="2")
+        assert len(set(partial)) == 2
+
+
 class TestStale:
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"similarity": SimilarityCorrection(max_candidates=1)},
+            {"similarity": SimilarityCorrection(seed=1)},
+            {"copy": SimilarityCorrection()},
+            {},
+            {"similarity": SimilarityCorrection(), "assistant": AssistantCorrection(network(1))},
+        ],
+    )
+    def test_other_corrections(self, tmp_path, other):
+        before = {"similarity": SimilarityCorrection()}
+        assert stored(tmp_path, items(), corrections=before) == 4
+        assert stored(tmp_path, items(), corrections={"similarity": SimilarityCorrection(memory_mb=1)}) == 0
+        assert [stored(tmp_path, items(), corrections=other) for _ in range(2)] == [4, 0]
+
+    def test_other_order(self, tmp_path):
+        chains = [parts(), dict(reversed(parts().items()))]
+        assert [stored(tmp_path, items(), corrections=chain) for chain in chains] == [4, 4]
+
+    def test_other_number_of_classes(self, tmp_path):
+        teachers = [Teacher(network(classes=classes)) for classes in (2, 3, 3)]
+        assert [store_soft_labels(items(), teacher, tmp_path, "1") for teacher in teachers] == [4, 4, 0]
+        assert len(LoadSoftLabeld("soft_label", tmp_path, "1")(items()[0])["soft_label"]) == 3
+
+    def test_two_chains_in_one_folder_are_noticed(self, tmp_path):
+        stored(tmp_path, items())
+        stored(tmp_path, items()[:2], corrections={"similarity": SimilarityCorrection(max_candidates=1)})
+        load = LoadSoftLabeld("soft_label", tmp_path, "1")
+        for item in items()[:2]:
+            load(item)
+        with pytest.raises(
+            ValueError, match=r"must hold soft labels of one chain .* but got .*max_candidates None.* and"
+        ):
+            load(items()[2])
+
     @pytest.mark.parametrize("changed", ["image", "label"])
     def test_another_image_or_label(self, tmp_path, changed):
         stored(tmp_path, items())
@@ -230,6 +302,7 @@ class TestStale:
         assert sample_key(MetaTensor(image, affine=2 * torch.eye(4)), MetaTensor(label)) == key
         assert sample_key(image.numpy(), label.numpy()) == key
         assert sample_key(image.flip(2).flip(2), label) == key
+        assert sample_key(image.bfloat16(), label) == sample_key(image.bfloat16().float(), label)
         others = [(image.double(), label), (image, label.long()), (image.mT, label.mT), (label, image)]
         others += [(image.flip(2), label), (image, 1 - label), (image.reshape(3, 6, 4), label.reshape(1, 6, 4))]
         assert len({key, *(sample_key(*other) for other in others)}) == 8

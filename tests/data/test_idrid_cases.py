@@ -106,3 +106,15 @@ def test_nothing_there(tmp_path):
         idrid_cases(tmp_path, "test")
     with pytest.raises(ValueError, match="`split` must be one of training, test, or None for all, but got 'Test'"):
         idrid_cases(tmp_path, "Test")
+
+
+def test_links(tmp_path):
+    """They are followed, not in circles, and one to what is there anyway is no copy."""
+    write(tmp_path / "elsewhere")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "top").symlink_to(tmp_path)
+    assert len(idrid_cases(folder)) == 3
+    assert len(idrid_cases(tmp_path)) == 3

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,33 @@ def test_nothing_there(tmp_path):
         isic_cases(tmp_path, "test")
     with pytest.raises(ValueError, match="`split` must be one of training, validation, test, or None for all, but got"):
         isic_cases(tmp_path, "Test")
+
+
+def test_two_copies_are_refused(tmp_path):
+    write(tmp_path / "one")
+    write(tmp_path / "two", stems=(2, 3))
+    with pytest.raises(ValueError, match="ISIC_0000002: .*two.*jpg is also .*one.*; read one copy") as error:
+        isic_cases(tmp_path)
+    assert "ISIC_0000003" not in str(error.value)
+    assert len(isic_cases(tmp_path, exclude="ISIC_0000002")) == 3
+
+
+def test_two_copies_of_the_masks_are_refused(tmp_path):
+    write(tmp_path / "one", stems=(1,))
+    name = FOLDERS["2017"][1].format("Training")
+    shutil.copytree(tmp_path / "one" / name, tmp_path / "two" / name)
+    with pytest.raises(ValueError, match="ISIC_0000001: .*two.*_segmentation.png is also .*one.*; read one copy"):
+        isic_cases(tmp_path)
+
+
+def test_links(tmp_path):
+    """They are followed, not in circles, and one to what is there anyway is no copy."""
+    write(tmp_path / "elsewhere")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "top").symlink_to(tmp_path)
+    assert len(isic_cases(folder)) == 3
+    (tmp_path / "A").symlink_to(tmp_path / "elsewhere" / FOLDERS["2017"][0].format("Training"))
+    assert len(isic_cases(tmp_path)) == 3

@@ -14,18 +14,21 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import MetaTensor
+from monai.data import Dataset, MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.transforms import Compose, RandFlipd, RandRotate90d
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
@@ -247,6 +250,37 @@ class TestQueues:
         assert not torch.equal(found[0], found[2])
 
 
+class TestBatchesAreThoseWithoutTheHandler:
+    @pytest.mark.parametrize("seeded_each_epoch", [True, False])
+    def test_transforms_draw_the_same(self, seeded_each_epoch):
+        """Labels, which the handler leaves alone, are moved by random transforms in the trainer's own process."""
+
+        def labels(with_handler: bool) -> list[torch.Tensor]:
+            torch.manual_seed(0)
+            np.random.seed(0)
+            random.seed(0)
+            keys = ["image", "label"]
+            chain = Compose([RandFlipd(keys, 0.5, 0), Compose([RandRotate90d(keys, 0.5), jitter])]).set_random_state(5)
+            data = Dataset(make_items(), chain)
+            seen: list[torch.Tensor] = []
+            note = On(Events.ITERATION_STARTED, lambda engine: seen.append(engine.state.batch["label"].clone()))
+            handlers: list[Any] = [EpochSeedHandler(3, data)] if seeded_each_epoch else []
+            handlers += [FalsePixelHandler(Teacher(Fuzzy()), 16, 2)] if with_handler else []
+            trainer = make_trainer(student(), [*handlers, note], epochs=2)
+            generator = torch.Generator().manual_seed(1)
+            trainer.data_loader = DataLoader(data, batch_size=2, shuffle=True, generator=generator)
+            trainer.run()
+            return [label.as_tensor() for label in seen]
+
+        def jitter(item: Any) -> Any:
+            flip = random.random() < 0.5, np.random.rand() < 0.5
+            return {key: value.flip([1 + axis for axis in (0, 1) if flip[axis]]) for key, value in item.items()}
+
+        without, with_handler = labels(False), labels(True)
+        assert len(without) == 8
+        assert all(torch.equal(one, other) for one, other in zip(without, with_handler, strict=True))
+
+
 class TestTeachersWithoutErrors:
     @pytest.mark.parametrize(("shift", "lacking"), [(0.2, [0]), (-0.2, [1]), (0.0, [0, 1])])
     def test_says_so_and_takes_the_right_pixels_of_which_it_is_least_sure(self, shift, lacking):
@@ -351,8 +385,33 @@ class TestResume:
         other.load_state_dict(handler.state_dict())
         assert torch.equal(other.queues[1], handler.queues[1][-8:])
 
+    def test_shorter_state_is_filled_as_the_epoch_starts(self):
+        handler, other = FalsePixelHandler(Teacher(Fuzzy()), 8, 4), FalsePixelHandler(Teacher(Fuzzy()), 32, 4)
+        handler_state(handler, make_items())
+        other.load_state_dict(handler.state_dict())
+        assert not other.state_dict()["filled"]
+        handler_state(other, make_items())
+        assert [len(queue) for queue in other.queues.values()] == [32, 32]
+
+    def test_class_that_was_never_shown_is_full(self):
+        items = make_items()
+        for item in items:
+            item["label"].zero_()
+        handler, other = (FalsePixelHandler(Teacher(Fuzzy()), 8, 4) for _ in range(2))
+        handler_state(handler, items)
+        other.load_state_dict(handler.state_dict())
+        assert other.state_dict()["filled"]
+
 
 class TestGuards:
+    def test_queues_of_other_channels(self):
+        handler = FalsePixelHandler(Teacher(Fuzzy()), 8, 4)
+        handler.load_state_dict({"queues": {"0": torch.rand(8, 1), "1": torch.rand(8, 1)}, "filled": True})
+        with pytest.raises(
+            ValueError, match="`image` must have the channels of the pixels in .*, but got 3 and 1; do not"
+        ):
+            train(student(), handler)
+
     @pytest.mark.parametrize("wrong", [{"length": 0}, {"draw": 0}, {"seed": -1}])
     def test_numbers(self, wrong):
         with pytest.raises(ValueError, match="`length` and `draw` must be at least 1 and `seed` not negative, but got"):

@@ -115,3 +115,15 @@ def test_any_precision(dtype):
     logits = StoredSoftLabel()(soft_label.to(dtype)[None])
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, as_logits(soft_label[None]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [8, 19])
+def test_rounding_gives_class_0_no_pixel(classes):
+    generator = torch.Generator().manual_seed(0)
+    top = torch.randint(1, classes, (1, 1, 64, 64), generator=generator)
+    logits = -torch.rand(1, classes, 64, 64, generator=generator)
+    logits[:, 0] = -1e-6
+    logits = logits.scatter(1, top, 0.0)
+    soft_label = logits.softmax(1)
+    assert (soft_label.sum(1) < 1).any()
+    assert torch.equal(heard(soft_label[0]).argmax(0), soft_label[0].argmax(0))

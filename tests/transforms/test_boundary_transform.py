@@ -281,3 +281,12 @@ def test_second_image_of_another_size_is_refused():
     data = {"image": numbered(3, 15, 15), "other": numbered(3, 16, 16), "label": disc()}
     with pytest.raises(ValueError, match="`label` must have the spatial size of `img`"):
         RandBoundaryTransformd(("image", "other"))(data)
+
+
+def test_label_in_bfloat16():
+    image, label = numbered(2, 15, 15), disc()
+    changed = RandBoundaryTransform(2).set_random_state(0)(image.bfloat16(), label.bfloat16())
+    assert changed.dtype == torch.bfloat16
+    expected = RandBoundaryTransform(2).set_random_state(0)(image.bfloat16(), label)
+    assert torch.equal(changed, expected)
+    assert not torch.equal(changed, image.bfloat16())
