@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 import socket
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -101,11 +102,9 @@ def set_aside(path: Path) -> None:
         path: file of the best weights, which may be missing.
     """
     earlier = [file for file in [path, *resume_checkpoints(path.parent / "resume", path.stem)] if file.exists()]
-    names = [f".old{number if number > 1 else ''}" for number in range(1, 1000)]
     for file in earlier:
-        file.replace(
-            next(file.with_name(file.name + end) for end in names if not file.with_name(file.name + end).exists())
-        )
+        names = (file.with_name(f"{file.name}.old{number if number > 1 else ''}") for number in count(1))
+        file.replace(next(name for name in names if not name.exists()))
     if earlier:
         logger.info(
             f"{', '.join(file.name for file in earlier)} of an earlier run in {path.parent} are now called .old (.old2 "

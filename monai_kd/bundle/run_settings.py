@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a training is about to do, told before it starts."""
+"""What makes a training another one than that of a checkpoint."""
 
 from __future__ import annotations
 

@@ -68,31 +68,29 @@ class StagedWorkflow(KDWorkflow):
     def run(self) -> None:
         """Run what is not finished."""
         stages = [self._stage(overlays) for overlays in self.parser.get("stages").values()]
-        before: list[Path] = []  # the weights of earlier stages
+        workflows = [KDWorkflow(files, **override) for files, override in stages]
+        weights = [_best(workflow.parser) for workflow in workflows]
         for number, name in enumerate(self.parser.get("stages")):
-            files, override = stages[number]
-            stage = KDWorkflow(files, **override)
+            stage, best = workflows[number], weights[number]
             state = _state(stage.parser)
             if state == "finished":
-                best = _best(stage.parser)
                 logger.info(f"stage {name}: finished, {best} is there")
-                newer = [each for each in before if each.stat().st_mtime_ns > best.stat().st_mtime_ns]
+                newer = [each for each in weights[:number] if each.stat().st_mtime_ns > best.stat().st_mtime_ns]
                 if newer:
                     logger.warning(
                         f"{best} is older than {', '.join(map(str, newer))}: it may have learnt from earlier weights; "
                         "to train the stage anew, remove the file"
                     )
-                before.append(best)
                 continue
             if state == "stopped":
+                files, override = stages[number]
                 stage = KDWorkflow([*files, str(Path(files[0]).parent / "resume.yaml")], **override)
             logger.info(f"stage {name}: {'goes on' if state == 'stopped' else 'starts'}")
             stage.initialize()
             stage.run()
             stage.finalize()
-            before.append(_best(stage.parser))
-            for later, own in stages[number + 1 :]:  # on the disk: this process may end before they have begun
-                set_aside(_best(KDWorkflow(later, **own).parser))
+            for later in weights[number + 1 :]:  # on the disk: this process may end before they have begun
+                set_aside(later)
 
     def finalize(self) -> None:
         """Nothing: each stage finalizes itself."""
