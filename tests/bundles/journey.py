@@ -237,6 +237,11 @@ def run_command(words: list[str], folder: Path) -> None:
                 raise RuntimeError(f"{words}: exit {stop.code}") from stop
 
 
+def resume_state(root: Path, epoch: int, name: str = "model") -> dict[str, Any]:
+    """What a run wrote to its root after an epoch, to be resumed from."""
+    return torch.load(root / "models" / "resume" / f"{name}_checkpoint_epoch={epoch}.pt", weights_only=True)
+
+
 def run_configs(bundle: Path, configs: list[str], **override: Any) -> KDWorkflow:
     """Run configurations of a bundle in this process; returns the workflow."""
     with undisturbed():

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from tests.bundles import two_ranks
-from tests.bundles.journey import BUNDLES, DATA, POLYP, SMALL, run_configs
+from tests.bundles.journey import BUNDLES, DATA, POLYP, SMALL, resume_state, run_configs
 from tests.bundles.test_multi_gpu import free_ports
 
 pytestmark = pytest.mark.slow
@@ -40,29 +39,24 @@ def options(walked) -> dict[str, Any]:
     }
 
 
-def state(root: Path, epoch: int, name: str = "model") -> dict[str, Any]:
-    """What was written after an epoch."""
-    return torch.load(root / "models" / "resume" / f"{name}_checkpoint_epoch={epoch}.pt", weights_only=True)
-
-
 def test_one_epoch_and_one_are_two(options, tmp_path):
     roots = [tmp_path / "whole", tmp_path / "halves"]
     run_configs(BUNDLES[POLYP], ["train.yaml"], bundle_root=str(roots[0]), **(options | {"max_epochs": 2}))
     run_configs(BUNDLES[POLYP], ["train.yaml"], bundle_root=str(roots[1]), **options)
     resumed = ["train.yaml", "resume.yaml"]
     run_configs(BUNDLES[POLYP], resumed, bundle_root=str(roots[1]), **(options | {"max_epochs": 2}))
-    one, two = (state(root, 2) for root in roots)
+    one, two = (resume_state(root, 2) for root in roots)
     for key in ("model", "optimizer"):
         torch.testing.assert_close(one[key], two[key], rtol=0, atol=0)
     assert one["best"] == two["best"]
-    assert any(not torch.equal(one["model"][key], value) for key, value in state(roots[1], 1)["model"].items())
+    assert any(not torch.equal(one["model"][key], value) for key, value in resume_state(roots[1], 1)["model"].items())
 
 
 def test_weights_of_0_are_the_student_alone(options, tmp_path):
     none = {"at_weight": 0, "sgm_weight": 0, "supervised_weight": 1.0}
     for name, own in {"alone": {"distil": False}, "zero": none, "kdas": {}}.items():
         run_configs(BUNDLES[POLYP], ["train.yaml"], bundle_root=str(tmp_path), **(options | own | {"ckpt_name": name}))
-    alone, zero, kdas = (state(tmp_path, 1, name)["model"] for name in ("alone", "zero", "kdas"))
+    alone, zero, kdas = (resume_state(tmp_path, 1, name)["model"] for name in ("alone", "zero", "kdas"))
     torch.testing.assert_close(alone, zero, rtol=0, atol=0)
     assert any(not torch.equal(alone[key], value) for key, value in kdas.items())
 

@@ -26,7 +26,7 @@ import pytest
 import torch
 
 from monai_kd.bundle.prepare_console import root_cause
-from tests.bundles.journey import BUNDLES, DATA, LIVER, ROOT, SMALL, run_configs
+from tests.bundles.journey import BUNDLES, DATA, LIVER, ROOT, SMALL, resume_state, run_configs
 
 pytestmark = pytest.mark.slow
 RESUME = ["train.yaml", "resume.yaml"]
@@ -45,14 +45,9 @@ def options(walked) -> dict[str, Any]:
     }
 
 
-def state(root: Path, epoch: int) -> dict[str, Any]:
-    """What was written after an epoch."""
-    return torch.load(root / "models" / "resume" / f"model_checkpoint_epoch={epoch}.pt", weights_only=True)
-
-
 def assert_equal(root: Path, other: Path) -> None:
     """Student, optimizer, learning rate, iteration and best score after epoch 4."""
-    one, two = state(root, 4), state(other, 4)
+    one, two = resume_state(root, 4), resume_state(other, 4)
     assert one["trainer"] == two["trainer"]
     assert one["lr_scheduler"] == two["lr_scheduler"]
     assert one["best"] == two["best"]
@@ -86,7 +81,7 @@ def test_two_epochs_and_two_are_four(options, straight, stopped, tmp_path):
     root = copied(stopped, tmp_path)
     run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
     assert_equal(root, straight)
-    assert not torch.equal(*(next(iter(state(root, epoch)["model"].values())) for epoch in (2, 4)))
+    assert not torch.equal(*(next(iter(resume_state(root, epoch)["model"].values())) for epoch in (2, 4)))
 
 
 def test_checkpoint_that_was_cut_off_is_passed_over(options, straight, stopped, tmp_path, caplog):
@@ -125,11 +120,11 @@ def test_worse_epochs_leave_the_best_weights(options, stopped, tmp_path):
     """Before it stopped, the run had reached a score that the two epochs to come do not reach."""
     root = copied(stopped, tmp_path)
     for epoch in (1, 2):
-        before = state(root, epoch) | {"best": {"_saved": [(0.99, "model.pt")]}}
+        before = resume_state(root, epoch) | {"best": {"_saved": [(0.99, "model.pt")]}}
         torch.save(before, root / "models" / "resume" / f"model_checkpoint_epoch={epoch}.pt")
     best = (root / "models" / "model.pt").read_bytes()
     run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **options)
-    assert state(root, 4)["best"] == {"_saved": [(0.99, "model.pt")]}
+    assert resume_state(root, 4)["best"] == {"_saved": [(0.99, "model.pt")]}
     assert (root / "models" / "model.pt").read_bytes() == best
 
 

@@ -27,7 +27,7 @@ from monai.bundle import ConfigParser
 from monai_kd.bundle import bundle_network
 from monai_kd.data import endoscopy_cases
 from tests.bundles import two_ranks
-from tests.bundles.journey import BUNDLES, DATA, SMALL, XPNET, run_configs
+from tests.bundles.journey import BUNDLES, DATA, SMALL, XPNET, resume_state, run_configs
 from tests.bundles.test_multi_gpu import free_ports
 
 
@@ -85,11 +85,6 @@ def options(walked) -> dict[str, Any]:
     }
 
 
-def state(root: Path, epoch: int, name: str = "model") -> dict[str, Any]:
-    """What was written after an epoch."""
-    return torch.load(root / "models" / "resume" / f"{name}_checkpoint_epoch={epoch}.pt", weights_only=True)
-
-
 @pytest.mark.slow
 def test_videos_are_on_one_side(walked):
     """Of the frames of EndoCV2022 in the evaluation none comes from a sequence that was trained on."""
@@ -130,7 +125,7 @@ def test_one_epoch_and_one_are_two(options, tmp_path, overlay):
     run_configs(BUNDLES[XPNET], configs, bundle_root=str(roots[0]), **(common | {"max_epochs": 2}))
     run_configs(BUNDLES[XPNET], configs, bundle_root=str(roots[1]), **common)
     run_configs(BUNDLES[XPNET], [*configs, "resume.yaml"], bundle_root=str(roots[1]), **(common | {"max_epochs": 2}))
-    one, two = (state(root, 2, name) for root in roots)
+    one, two = (resume_state(root, 2, name) for root in roots)
     learnt = {"patch_discriminator", "patch_optimizer"} if overlay else {"adversarial"}
     assert set(one) == {"model", "optimizer", "lr_scheduler", "trainer", "best"} | learnt
     for key in ("model", "optimizer", *learnt):
@@ -144,7 +139,7 @@ def test_no_teacher_and_a_weight_of_0_are_the_student_alone(options, tmp_path):
     runs = {"alone": {"distil": False}, "zero": {"adversarial_weight": "$lambda epochs_done: 0.0"}, "xpnet": {}}
     for name, own in runs.items():
         run_configs(BUNDLES[XPNET], ["train.yaml"], bundle_root=str(tmp_path), **(options | own | {"ckpt_name": name}))
-    alone, zero, xpnet = (state(tmp_path, 1, name)["model"] for name in runs)
+    alone, zero, xpnet = (resume_state(tmp_path, 1, name)["model"] for name in runs)
     torch.testing.assert_close(alone, zero, rtol=0, atol=0)
     assert not torch.equal(alone["head.weight"], xpnet["head.weight"])
 
