@@ -191,6 +191,7 @@ def test_stale_soft_labels_are_refused(bundle, tmp_path):
     options |= {"soft_label_dir": str(bundle / "cache" / "soft_labels"), "bundle_root": str(tmp_path)}
     for other, said in (
         ({"use_sc": False}, "`weights_key` must be that of the stored soft labels"),
+        ({"max_candidates": 64}, "`weights_key` must be that of the stored soft labels"),
         ({"image_size": [48, 48]}, "`folder` must hold a soft label for this image"),
     ):
         with pytest.raises(RuntimeError) as error:
