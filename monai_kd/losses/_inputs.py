@@ -121,6 +121,13 @@ def resize(feature: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tenso
     return F.interpolate(feature, size, mode=mode)
 
 
+def unit_norm(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows (B, N) divided by their L2 norm, whatever their scale; a row of zeros stays as it is."""
+    # a normalised row does not change with its scale; near 1, neither its square nor the epsilon can spoil it
+    scale = rows.detach().abs().amax(dim=1, keepdim=True)
+    return F.normalize(rows / scale.where(scale > 1e-30, 1.0), dim=1)
+
+
 def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Average values (B, *spatial) over each class of the batch first, then over the classes that are present.
 
@@ -134,6 +141,54 @@ def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     count = mask.sum(over)
     present = count > 0
     return (total / count.where(present, 1.0)).sum() / present.sum().clamp(min=1)
+
+
+def check_same_shape(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    """Refuse maps that differ in channels or spatial size, and name the adapter that would make a feature fit.
+
+    Raises:
+        ValueError: when the shapes differ.
+
+    """
+    if student.shape == teacher.shape:
+        return
+    scales = {of / to for to, of in zip(student.shape[2:], teacher.shape[2:])}
+    arguments = f"{student.shape[1]}, {teacher.shape[1]}" + (", spatial_dims=3" if student.ndim == 5 else "")
+    if len(scales) == 1 and scales != {1.0}:
+        arguments += f", scale_factor={scales.pop()}"
+    remedy = "an adapter that also resizes" if len(scales) > 1 else f"`adapter=ChannelAdapter({arguments})`"
+    raise ValueError(
+        f"`student` must have the shape of `teacher`, but got {tuple(student.shape)} and {tuple(teacher.shape)}; "
+        f"for a feature pass {remedy} to the `DistillationTerm`."
+    )
+
+
+def check_same_prediction(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    """Refuse logits that differ in classes or spatial size.
+
+    Raises:
+        ValueError: when the shapes differ.
+
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"`student` must have the shape of `teacher`, but got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}; both networks must predict the same classes at the same resolution."
+        )
+
+
+def check_label_size(mask: torch.Tensor, student: torch.Tensor) -> None:
+    """Refuse a label that is not as large as the logits.
+
+    Raises:
+        ValueError: when the spatial sizes differ.
+
+    """
+    if mask.shape[2:] != student.shape[2:]:
+        raise ValueError(
+            "`label` must have the spatial size of `student`, "
+            f"but got {tuple(mask.shape[2:])} and {tuple(student.shape[2:])}."
+        )
 
 
 def check_shares(name: str, label: torch.Tensor, kind: str) -> None:

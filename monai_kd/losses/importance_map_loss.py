@@ -11,12 +11,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from ._importance import check_exponent, importance_map
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -25,6 +23,7 @@ from ._inputs import (
     class_balanced_mean,
     one_hot_label,
     resize,
+    unit_norm,
 )
 
 
@@ -82,8 +81,7 @@ class ImportanceMapLoss(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= exponent < math.inf:
-            raise ValueError(f"`exponent` must be a finite number of at least 1, but got {exponent}.")
+        check_exponent(exponent)
         check_option("norm", norm, ("squared_l2", "l1"))
         check_option("resize", resize, ("interpolate", "pool"))
         check_option("balance", balance, ("none", "class"))
@@ -125,13 +123,4 @@ class ImportanceMapLoss(nn.Module):
             return mask.shape[2] * class_balanced_mean(difference, mask)
 
     def _importance(self, feature: torch.Tensor) -> torch.Tensor:
-        importance = self._power(feature).mean(dim=1).flatten(start_dim=1)
-        # the normalised map does not change with its scale; near 1, neither its square nor the epsilon can spoil it
-        scale = importance.detach().amax(dim=1, keepdim=True)
-        return F.normalize(importance / scale.where(scale > 1e-30, 1.0), dim=1)
-
-    def _power(self, feature: torch.Tensor) -> torch.Tensor:
-        if self.exponent == 4:  # twice squared: many times faster than a general power, and the teacher's in place
-            squares = feature.square()
-            return squares.square() if squares.requires_grad else squares.square_()
-        return (feature.abs() if self.exponent % 2 else feature).pow(self.exponent)
+        return unit_norm(importance_map(feature, self.exponent).flatten(start_dim=1))

@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._inputs import as_inputs, autocast_disabled, check_option, class_balanced_mean, one_hot_label
+from ._inputs import (
+    as_inputs,
+    autocast_disabled,
+    check_label_size,
+    check_option,
+    check_same_prediction,
+    class_balanced_mean,
+    one_hot_label,
+)
 
 
 class KDLoss(nn.Module):
@@ -94,21 +102,13 @@ class KDLoss(nn.Module):
 
         """
         student, teacher = as_inputs(student, teacher)
-        if student.shape != teacher.shape:
-            raise ValueError(
-                f"`student` must have the shape of `teacher`, but got {tuple(student.shape)} and "
-                f"{tuple(teacher.shape)}; both networks must predict the same classes at the same resolution."
-            )
+        check_same_prediction(student, teacher)
         with autocast_disabled(student):
             divergence = self.temperature**2 * self._divergence(student, teacher)  # (B, *spatial)
             if self.balance == "none":
                 return divergence.mean()
             mask = one_hot_label(label, student, max(2, student.shape[1]), 'the `balance="class"` of `KDLoss`')
-            if mask.shape[2:] != student.shape[2:]:
-                raise ValueError(
-                    "`label` must have the spatial size of `student`, "
-                    f"but got {tuple(mask.shape[2:])} and {tuple(student.shape[2:])}."
-                )
+            check_label_size(mask, student)
             return class_balanced_mean(divergence, mask)
 
     def _divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
