@@ -29,9 +29,10 @@ class ImageInput(nn.Module):
     Args:
         in_channels: channels of the image, 1 or more.
         divisor: what H and W must be divisible by.
+        repeat: whether a single channel becomes three; False for networks that take it as it is.
 
     Attributes:
-        out_channels: channels that leave: 3 for a single channel, otherwise ``in_channels``.
+        out_channels: channels that leave: 3 for a single channel that is repeated, otherwise ``in_channels``.
 
     Raises:
         ValueError: when an argument is not positive; when the image is not (B, in_channels, H, W), or its H or W is not
@@ -44,14 +45,15 @@ class ImageInput(nn.Module):
         torch.Size([2, 3, 16, 24])
     """
 
-    def __init__(self, in_channels: int, divisor: int) -> None:
+    def __init__(self, in_channels: int, divisor: int, repeat: bool = True) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("divisor", divisor)):
             if value < 1:
                 raise ValueError(f"`{name}` must be 1 or more, but got {value}.")
         self.in_channels = in_channels
         self.divisor = divisor
-        self.out_channels = 3 if in_channels == 1 else in_channels
+        self.repeat = repeat and in_channels == 1
+        self.out_channels = 3 if self.repeat else in_channels
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """
@@ -63,7 +65,7 @@ class ImageInput(nn.Module):
         """
         if not torch.jit.is_tracing():  # a trace cannot hold a condition
             self._check(image)
-        return image.repeat(1, 3, 1, 1) if self.in_channels == 1 else image
+        return image.repeat(1, 3, 1, 1) if self.repeat else image
 
     def _check(self, image: torch.Tensor) -> None:
         if image.dim() != 4 or image.shape[1] != self.in_channels:

@@ -93,9 +93,13 @@ class HierarchicalDiscriminator(nn.Module):
         self.in_channels, self.kernel_size, self.padding = in_channels, kernel_size, (kernel_size - 1) // 2
         self.first_norm = first_norm
         self.strides = ensure_tuple_rep(strides, len(channels))
+        if not all(isinstance(stride, int) and stride > 0 for stride in self.strides):
+            raise ValueError(
+                f"`strides` must hold a whole number from 1 for each block, the same along each axis, but got {strides}."
+            )
         self.features = [self._described(feature) for feature in features]
         self.levels = self._nearest() if levels is None else ensure_tuple(levels)
-        if len(self.levels) != len(self.features) or not all(0 <= level < len(channels) for level in self.levels):
+        if len(self.levels) != len(self.features) or not all(level in range(len(channels)) for level in self.levels):
             raise ValueError(
                 f"`levels` must hold one of the {len(channels)} blocks, from 0, for each of {len(self.features)} "
                 f"features, but got {self.levels}."

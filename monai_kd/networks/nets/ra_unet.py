@@ -18,7 +18,7 @@ import os
 import torch
 from torch import nn
 
-from monai_kd.networks.blocks import AugmentedAttention, ImageInput, LinkUpsampling, ResNet34Encoder
+from monai_kd.networks.blocks import AugmentedAttention, BasicResNetEncoder, ImageInput, LinkUpsampling
 
 
 class RAUNet(nn.Module):
@@ -53,7 +53,7 @@ class RAUNet(nn.Module):
         in_channels: channels of the image; 1 is repeated to 3, any other number enters the first convolution as it is.
         out_channels: classes, background included.
         encoder_weights: local file with torchvision's ``resnet34`` weights, for 1 or 3 ``in_channels``; None starts at
-            random. See :py:meth:`ResNet34Encoder.load_imagenet`.
+            random. See :py:meth:`BasicResNetEncoder.load_imagenet`.
 
     Raises:
         FileNotFoundError: when ``encoder_weights`` is no file.
@@ -74,7 +74,7 @@ class RAUNet(nn.Module):
         if out_channels < 1:
             raise ValueError(f"`out_channels` must be 1 or more, but got {out_channels}.")
         self.input = ImageInput(in_channels, divisor=32)
-        self.encoder = ResNet34Encoder(self.input.out_channels)  # 64, 128, 256, 512 at 1/4, 1/8, 1/16, 1/32
+        self.encoder = BasicResNetEncoder(self.input.out_channels, depth=34)  # 64 to 512 at 1/4 to 1/32
         self.up4 = LinkUpsampling(512, 256)  # 1/16
         self.attention3 = AugmentedAttention(256)
         self.up3 = LinkUpsampling(256, 128)  # 1/8

@@ -90,7 +90,8 @@ class TransUNet(nn.Module):
         out_channels: classes, background included.
         img_size: height and width that the position embeddings are made for, a multiple of 16.
         encoder_weights: ImageNet weights of ResNet and transformer, for 1 or 3 ``in_channels``: a local file as the
-            authors of ViT publish it (``R50+ViT-B_16.npz``). None starts at random.
+            authors of ViT publish it (``R50+ViT-B_16.npz``). None starts at random,
+            which is logged as a training begins.
 
     Raises:
         FileNotFoundError: when ``encoder_weights`` is no file.
@@ -128,12 +129,18 @@ class TransUNet(nn.Module):
             nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True), convs(channels[3], channels[4])
         )  # 1/1
         self.head = nn.Conv2d(channels[4], out_channels, kernel_size=3, padding=1)
-        if encoder_weights is None:
-            logger.info(f"TransUNet {backbone} trains from scratch unless a checkpoint follows: no weights are given")
-        elif in_channels not in (1, 3):
-            raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-        else:
+        self._untold = f"TransUNet {backbone}" if encoder_weights is None else ""
+        if encoder_weights is not None:
+            if in_channels not in (1, 3):
+                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
             self._load(encoder_weights, backbone)
+
+    def train(self, mode: bool = True) -> TransUNet:
+        """As of any module; says once, as a training begins, that it begins from random weights."""
+        if mode and self._untold:  # not where the network is built: most are built to be given a checkpoint
+            logger.info(f"{self._untold} trains from scratch unless a checkpoint was loaded: no weights are given")
+            self._untold = ""
+        return super().train(mode)
 
     @staticmethod
     def _check_arguments(backbone: str, out_channels: int, img_size: int) -> None:

@@ -24,6 +24,12 @@ def test_single_channel_becomes_three() -> None:
     assert torch.equal(ImageInput(1, divisor=8)(image), torch.cat([image, image, image], dim=1))
 
 
+def test_single_channel_stays_one_on_request() -> None:
+    door, image = ImageInput(1, divisor=8, repeat=False), torch.rand(2, 1, 8, 8)
+    assert torch.equal(door(image), image)
+    assert door.out_channels == 1
+
+
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_other_numbers_of_channels_pass(channels: int) -> None:
     door, image = ImageInput(channels, divisor=4), torch.rand(1, channels, 4, 8)

@@ -28,7 +28,20 @@ from monai.networks import convert_to_onnx, convert_to_torchscript
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_kd.networks.nets import ENet, EPSAUNet, PolypPVT, RAUNet, SeparableEPSAUNet, TransUNet
+from monai_kd.networks.nets import (
+    DeepLabV3Plus,
+    ENet,
+    EPSAUNet,
+    ERFNet,
+    ESPNet,
+    MobileNetV2Seg,
+    PolypPVT,
+    PSPNet,
+    RAUNet,
+    ResNet18Seg,
+    SeparableEPSAUNet,
+    TransUNet,
+)
 
 
 def enet_without_its_fifth(network: nn.Module) -> nn.Module:
@@ -46,24 +59,32 @@ class Net(NamedTuple):
     divisor: int  # of H and W; 1: any size is taken
     scripts: bool = True  # compiles in TorchScript; if not, it is traced
     smallest: int = 1  # H
+    repeats: bool = True  # a single channel becomes three
 
 
 class Published(NamedTuple):
     """What is known of a network of EMKD, and from where."""
 
     parameters: int  # of the released code of EMKD (943c9dc), 2 classes
-    paper_parameters: float  # EMKD, Table II
+    paper_parameters: float | None  # EMKD, Table II; None: not in it
     flops: float  # 2 x multiply-accumulate at 1 x 1 x 384 x 384, ours
-    paper_flops: float  # EMKD, Table II
+    paper_flops: float | None  # EMKD, Table II
     features: dict[str, tuple[int, ...]]  # low and high of EMKD for an input of 384 x 384
     unused: str  # a block that the released code builds and does not call
     as_released: Callable[[nn.Module], nn.Module]
     released_rms: tuple[float, float, float]  # low, high and log-probabilities of the released code, see `numbered`
+    left_out: int = 0  # parameters that the released code builds and does not call, and ours does not build
 
 
 NETS = {
     "ENet": Net(ENet, divisor=8),
+    "ERFNet": Net(ERFNet, divisor=8, repeats=False),
+    "ESPNet": Net(ESPNet, divisor=8),
+    "MobileNetV2Seg": Net(MobileNetV2Seg, divisor=1),
+    "ResNet18Seg": Net(ResNet18Seg, divisor=1),
     "RAUNet": Net(RAUNet, divisor=32),
+    "PSPNet": Net(PSPNet, divisor=1),
+    "DeepLabV3Plus": Net(DeepLabV3Plus, divisor=1, repeats=False),
     "PolypPVT": Net(partial(PolypPVT, "b0"), divisor=1, scripts=False),
     "TransUNet": Net(partial(TransUNet, "tiny", img_size=96), divisor=16, smallest=32),
     "EPSAUNet": Net(EPSAUNet, divisor=16),
@@ -81,6 +102,48 @@ EMKD = {
         as_released=enet_without_its_fifth,
         released_rms=(0.46649174945644245, 2.0984899316944388, 0.7048314999698992),
     ),
+    "ERFNet": Published(
+        parameters=2_063_130,
+        paper_parameters=None,
+        flops=14.869e9,
+        paper_flops=None,
+        features={"encoder.stem": (1, 16, 192, 192), "encoder.stage2": (1, 128, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.4926652106461465, 0.8598038347862944, 0.7832259142287165),
+        left_out=258,  # the classifier of the encoder
+    ),
+    "ESPNet": Published(
+        parameters=183_725,
+        paper_parameters=0.183e6,
+        flops=1.229e9,
+        paper_flops=1.23e9,
+        features={"encoder.stem": (1, 16, 192, 192), "encoder.adn3": (1, 256, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.368329700745611, 0.6755123612323461, 0.07455596729414506),
+    ),
+    "MobileNetV2Seg": Published(
+        parameters=2_228_996,
+        paper_parameters=2.2e6,
+        flops=19.141e9,
+        paper_flops=19.14e9,
+        features={"encoder.stem": (1, 32, 192, 192), "encoder.last": (1, 1280, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.3369334517663163, 0.25832566597492956, 0.3647025063410429),
+        left_out=2562,  # the classifier of images
+    ),
+    "ResNet18Seg": Published(
+        parameters=11_177_538,
+        paper_parameters=11.2e6,
+        flops=10.660e9,
+        paper_flops=10.66e9,
+        features={"encoder.stem": (1, 64, 192, 192), "encoder.stage2": (1, 128, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.37655713800640606, 0.908120440970412, 1.1735152757603498),
+    ),
     "RAUNet": Published(
         parameters=22_143_394,
         paper_parameters=22.1e6,
@@ -90,6 +153,27 @@ EMKD = {
         unused="none",
         as_released=lambda network: network,
         released_rms=(0.37655713800640606, 1.2330686449291324, 0.7057470683882354),
+    ),
+    "PSPNet": Published(
+        parameters=46_706_626,
+        paper_parameters=46.7e6,
+        flops=207.299e9,
+        paper_flops=207.18e9,
+        features={"encoder.stem": (1, 64, 192, 192), "encoder.stage4": (1, 2048, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.4532681242726478, 0.8435179740158, 0.5520841846237091),
+    ),
+    "DeepLabV3Plus": Published(
+        parameters=56_795_962,
+        paper_parameters=56.8e6,
+        flops=272.478e9,
+        paper_flops=272.48e9,
+        features={"encoder.stem": (1, 32, 192, 192), "encoder.exit": (1, 2048, 48, 48)},
+        unused="none",
+        as_released=lambda network: network,
+        released_rms=(0.4615709340341425, 0.2956248084305017, 0.199196789272452),
+        left_out=2_049_000,  # the classifier of Xception
     ),
 }
 
@@ -150,7 +234,7 @@ def image() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", EMKD)
 def test_values_of_the_released_code(name: str) -> None:
-    """The numbers were computed by EMKD's networks/ENet.py and RAUNet.py at 943c9dc, filled in the same way."""
+    """The numbers were computed by the files of EMKD's networks at 943c9dc, filled in the same way."""
     net, published = NETS[name], EMKD[name]
     image = torch.from_numpy(np.random.RandomState(0).uniform(size=(2, 1, 64, 96)))
     features = []
@@ -168,11 +252,14 @@ def test_values_of_the_released_code(name: str) -> None:
 @pytest.mark.parametrize("name", EMKD)
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_parameters_of_the_paper(name: str, in_channels: int) -> None:
+    if in_channels == 3 and not NETS[name].repeats:
+        pytest.skip("published for one channel")
     with torch.device("meta"):
         network = NETS[name].build(in_channels=in_channels)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters()) + EMKD[name].left_out
     assert parameters == EMKD[name].parameters
-    assert parameters == pytest.approx(EMKD[name].paper_parameters, rel=0.01)
+    if EMKD[name].paper_parameters is not None:
+        assert parameters == pytest.approx(EMKD[name].paper_parameters, rel=0.015)
 
 
 @pytest.mark.parametrize("name", EMKD)
@@ -182,7 +269,8 @@ def test_flops_of_the_paper(name: str) -> None:
     with FlopCounterMode(display=False) as counter:
         network(image)
     assert counter.get_total_flops() == pytest.approx(EMKD[name].flops, rel=1e-3)
-    assert counter.get_total_flops() == pytest.approx(EMKD[name].paper_flops, rel=0.1)
+    if EMKD[name].paper_flops is not None:
+        assert counter.get_total_flops() == pytest.approx(EMKD[name].paper_flops, rel=0.1)
 
 
 @pytest.mark.parametrize("name", EMKD)
@@ -242,13 +330,15 @@ def test_same_seed_same_weights(net: Net) -> None:
 
 
 def test_images_of_a_batch_do_not_mix(network: nn.Module, image: torch.Tensor) -> None:
-    torch.testing.assert_close(network(image), torch.cat([network(image[:1]), network(image[1:])]))
+    assert_same(network(image), torch.cat([network(image[:1]), network(image[1:])]), 1e-5)
 
 
 def test_single_channel_is_three_equal_ones(net: Net, network: nn.Module, image: torch.Tensor) -> None:
+    if not net.repeats:
+        pytest.skip("takes a single channel as it is")
     colour = net.build(in_channels=3, out_channels=3).eval()
     colour.load_state_dict(network.state_dict())
-    torch.testing.assert_close(network(image), colour(image.expand(-1, 3, -1, -1)))
+    assert_same(network(image), colour(image.expand(-1, 3, -1, -1)), 1e-5)
 
 
 def test_other_numbers_of_channels(net: Net) -> None:
@@ -260,6 +350,12 @@ def distance(logits: torch.Tensor, expected: torch.Tensor) -> float:
     """Relative, over the whole map: rounding may move single maxima of ENet's pooling to a neighbour."""
     assert logits.isfinite().all()
     return ((logits.float() - expected).norm() / expected.norm()).item()
+
+
+def assert_same(logits: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    """Up to rounding, which grows with the range of the logits: from 0.1 to 250 in these untrained networks."""
+    spread = (expected.max() - expected.min()).item()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=tolerance * spread)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.2)])
@@ -279,7 +375,7 @@ def test_autocast(network: nn.Module, image: torch.Tensor) -> None:
 def test_channels_last(network: nn.Module, image: torch.Tensor) -> None:
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     logits = last(image.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(logits, network(image), rtol=1e-4, atol=1e-5)
+    assert_same(logits, network(image), 1e-4)
 
 
 def test_deterministic_algorithms(network: nn.Module, image: torch.Tensor) -> None:
@@ -315,7 +411,7 @@ def test_torchscript(net: Net, network: nn.Module, image: torch.Tensor, trace: b
     convert_to_torchscript(network, filename_or_obj=str(path), inputs=[image], use_trace=trace)
     scripted = torch.jit.load(str(path))
     for size in (image, image[:1], image[:, :, :32, :64]):
-        torch.testing.assert_close(scripted(size), network(size), rtol=0, atol=1e-4)
+        assert_same(scripted(size), network(size), 1e-4)
 
 
 def test_torchscript_keeps_the_check(net: Net, network: nn.Module) -> None:
@@ -329,7 +425,7 @@ def test_torchscript_keeps_the_check(net: Net, network: nn.Module) -> None:
 def test_compile(network: nn.Module, image: torch.Tensor) -> None:
     torch.compiler.reset()
     compiled = torch.compile(copy.deepcopy(network), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(image), network(image), rtol=0, atol=1e-4)
+    assert_same(compiled(image), network(image), 1e-4)
 
 
 def test_compile_keeps_the_check(net: Net, network: nn.Module) -> None:
@@ -359,7 +455,7 @@ def test_onnx(network: nn.Module, image: torch.Tensor, dynamo: bool, tmp_path) -
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for size in (image, image[:1], image[:, :, :32, :64]):
         logits = torch.from_numpy(session.run(["pred"], {"image": size.numpy()})[0])
-        torch.testing.assert_close(logits, network(size), rtol=0, atol=1e-4)
+        assert_same(logits, network(size), 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _drop(state: dict, name: str) -> dict:
         (lambda state: _drop(state, "layer3.5.conv2.weight"), "Missing key.*stage3.5.conv2.weight"),
         (lambda state: {**state, "layer1.3.conv1.weight": torch.zeros(1)}, "Unexpected key.*stage1.3.conv1.weight"),
         (lambda state: {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, "size mismatch for stem.0.weight"),
-        (lambda state: {"state_dict": state}, "Missing key"),
+        (lambda state: {"state_dict": state}, "must hold a state dict, but got a dict of state_dict"),
         (lambda state: [1, 2], "must hold a state dict, but got a list"),
     ],
     ids=["missing", "unexpected", "shape", "nested", "list"],

@@ -22,7 +22,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from monai_kd.networks import FeatureCapture
+from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.nets import TransUNet
 from monai_kd.networks.nets.trans_unet import rename_published
 from monai_kd.report import network_cost
@@ -167,10 +167,13 @@ def test_what_is_no_archive(tmp_path: Path, network: nn.Module) -> None:
 
 def test_trains_from_scratch_aloud(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="monai_kd"):
-        TransUNet("tiny", encoder_weights=path)
+        TransUNet("tiny", encoder_weights=path).train()
+        Teacher(lambda: TransUNet("tiny"))(torch.zeros(1, 3, 32, 32))  # as teacher or assistant of a student
+        network = TransUNet("tiny").eval()
         assert caplog.messages == []
-        TransUNet("tiny")
-    assert caplog.messages == ["TransUNet tiny trains from scratch unless a checkpoint follows: no weights are given"]
+        for _ in range(2):
+            network.train()
+    assert caplog.messages == ["TransUNet tiny trains from scratch unless a checkpoint was loaded: no weights are given"]
 
 
 def _two(x: torch.Tensor, convs: nn.Module) -> torch.Tensor:

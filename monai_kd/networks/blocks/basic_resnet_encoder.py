@@ -9,46 +9,58 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""ResNet-34 as an encoder that shows its stages and takes ImageNet weights."""
+"""ResNet-18 and ResNet-34 as encoders that show their stages and take ImageNet weights."""
 
 from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from monai_kd.networks.load_published import load_published
 
-class ResNet34Encoder(nn.Module):
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of stage 1 to 4
+
+
+class BasicResNetEncoder(nn.Module):
     """
-    The feature pyramid of ResNet-34 (He et al., CVPR 2016, Table 1): stem, pooling, and 3, 4, 6, 3 residual blocks.
+    The feature pyramid of ResNet-18 or ResNet-34 (He et al., CVPR 2016, Table 1): stem, pooling, and 2, 2, 2, 2 or
+    3, 4, 6, 3 residual blocks.
 
-    MONAI's own :py:func:`monai.networks.nets.resnet34` computes the same, but adds and activates in place, which would
-    rewrite a feature after it was captured; here nothing is written in place. Convolutions start from He's normal
-    initialisation by fan-out, as in torchvision.
+    MONAI's own :py:func:`monai.networks.nets.resnet18` and ``resnet34`` compute the same, but add and activate in
+    place, which would rewrite a feature after it was captured; here nothing is written in place. Convolutions start
+    from He's normal initialisation by fan-out, as in torchvision.
 
     Args:
         in_channels: channels of the image; 3 for ImageNet weights.
+        depth: 18 or 34.
+
+    Raises:
+        ValueError: when ``depth`` is another.
 
     Example::
 
         >>> import torch
-        >>> [feature.shape[1:] for feature in ResNet34Encoder()(torch.zeros(1, 3, 64, 64))]
+        >>> [feature.shape[1:] for feature in BasicResNetEncoder()(torch.zeros(1, 3, 64, 64))]
         [torch.Size([64, 16, 16]), torch.Size([128, 8, 8]), torch.Size([256, 4, 4]), torch.Size([512, 2, 2])]
     """
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, depth: int = 34) -> None:
         super().__init__()
+        if depth not in BLOCKS:
+            raise ValueError(f"`depth` must be one of {', '.join(map(str, BLOCKS))}, but got {depth}.")
+        self.depth = depth
+        blocks1, blocks2, blocks3, blocks4 = BLOCKS[depth]
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()
         )  # 64, 1/2
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.stage1 = _stage(64, 64, blocks=3, stride=1)  # 64, 1/4
-        self.stage2 = _stage(64, 128, blocks=4, stride=2)  # 128, 1/8
-        self.stage3 = _stage(128, 256, blocks=6, stride=2)  # 256, 1/16
-        self.stage4 = _stage(256, 512, blocks=3, stride=2)  # 512, 1/32
+        self.stage1 = _stage(64, 64, blocks1, stride=1)  # 64, 1/4
+        self.stage2 = _stage(64, 128, blocks2, stride=2)  # 128, 1/8
+        self.stage3 = _stage(128, 256, blocks3, stride=2)  # 256, 1/16
+        self.stage4 = _stage(256, 512, blocks4, stride=2)  # 512, 1/32
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -68,32 +80,17 @@ class ResNet34Encoder(nn.Module):
 
     def load_imagenet(self, path: str | os.PathLike[str]) -> None:
         """
-        Loads a ``resnet34`` state dict as torchvision saves it (``conv1.weight``, ``bn1.*``, ``layer1.0.*``, ...); the
-        classifier ``fc.*`` is left out.
+        Loads a ``resnet18`` or ``resnet34`` state dict as torchvision saves it (``conv1.weight``, ``bn1.*``,
+        ``layer1.0.*``, ...); the classifier ``fc.*`` is left out.
 
         Args:
             path: a local ``.pth`` file, read with ``weights_only=True``.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when the file holds no state dict, or one whose names or shapes are not those of ResNet-34.
+            ValueError: when the file holds no state dict, or one whose names or shapes are not those of this depth.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"`encoder_weights` must be a local file with torchvision's resnet34 weights, but got {str(path)!r}; "
-                "download it first, or pass None to train from scratch."
-            )
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(weights, dict):
-            raise ValueError(f"`encoder_weights` must hold a state dict, but got a {type(weights).__name__}.")
-        renamed = {_from_torchvision(name): value for name, value in weights.items() if not name.startswith("fc.")}
-        try:
-            self.load_state_dict(renamed)
-        except RuntimeError as error:
-            raise ValueError(
-                f"`encoder_weights` must hold torchvision's resnet34, but {path} differs; save "
-                f"`torchvision.models.resnet34().state_dict()`, or pass None. {_shortened(str(error))}"
-            ) from error
+        load_published(self, path, _from_torchvision, "encoder_weights", f"torchvision's resnet{self.depth}")
 
 
 class _ResidualBlock(nn.Module):
@@ -124,11 +121,11 @@ def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.
     return nn.Sequential(first, *(_ResidualBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1)))
 
 
-def _from_torchvision(name: str) -> str:
+def _from_torchvision(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {_renamed(name): value for name, value in weights.items() if not name.startswith("fc.")}
+
+
+def _renamed(name: str) -> str:
     name = re.sub(r"^conv1\.", "stem.0.", name)
     name = re.sub(r"^bn1\.", "stem.1.", name)
     return re.sub(r"^layer(\d)\.", r"stage\1.", name)
-
-
-def _shortened(message: str, limit: int = 400) -> str:
-    return message if len(message) <= limit else message[:limit] + " ..."
