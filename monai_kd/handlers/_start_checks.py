@@ -102,8 +102,9 @@ def check_names(own: Iterable[str], others: Iterable[Iterable[str]]) -> None:
         common = [name for name in own if name in other]
         if common:
             raise ValueError(
-                "`terms` of the handlers of one trainer must have different names, lest they overwrite each other's "
-                f"log, but got {common} in both {own} and {other}; give `DistillationTerm` another `name`."
+                "What the handlers of one trainer log must have different names, lest they overwrite each other's, but "
+                f"got {common} in both {own} and {other}; give `DistillationTerm` another `name`, and a trainer one "
+                "`AdversarialDistillationHandler`."
             )
 
 

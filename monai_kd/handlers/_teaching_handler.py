@@ -184,13 +184,16 @@ class TeachingHandler(ABC):
         return self.teacher
 
     def _ask_teacher(self, engine: Any) -> None:
-        output, batch = engine.state.output, engine.state.batch
         if self._capture is not None:
             self._capture.enabled = False  # the loss may call the student again
         if self._image_guard is not None:
-            self._image_guard.check(output["image"])
-        asked = self._asked(engine)
-        self.knowledge = asked(
+            self._image_guard.check(engine.state.output["image"])
+        self.knowledge = self._said_by(self._asked(engine), engine)
+
+    @staticmethod
+    def _said_by(asked: Teacher | TeacherTeam, engine: Any) -> Knowledge:
+        output, batch = engine.state.output, engine.state.batch
+        return asked(
             {key: output[key] if key == "image" else batch_entry(engine, batch, key) for key in asked.image_keys}
         )
 

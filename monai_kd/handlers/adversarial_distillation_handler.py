@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from monai.losses import PatchAdversarialLoss
+from monai.networks.utils import eval_mode
 from torch import nn
 
 from monai_kd.handlers._numbers import as_number
@@ -30,6 +31,7 @@ from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Schedule, single
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
+from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
@@ -50,7 +52,8 @@ class AdversarialDistillationHandler(TeachingHandler):
     loss; by the second D is stepped after the student's backward pass, with its own optimizer and the same maps.
     Neither gradient reaches the other network. D follows the trainer in gradient accumulation and mixed precision,
     whose scaler it shares, and is equal on all ranks, its gradients being averaged; its normalisation should not
-    depend on the batch. XP-Net's text has "fake" come from the teacher, its Eq. 3 from the student, as here and in
+    depend on the batch, nor should it draw at random (dropout), which moves the random state that the student draws
+    from. XP-Net's text has "fake" come from the teacher, its Eq. 3 from the student, as here and in
     HAD-Net. HAD-Net's code runs the teacher in train mode, with dropout; here it is in eval.
 
     Of several teachers (a :py:class:`~monai_kd.networks.TeacherTeam`) XP-Net says "teacher 1 or teacher 2" and "multi-
@@ -70,6 +73,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         weight: lambda, >= 0, or a callable of the epochs done. XP-Net does not give it; 0.2 is HAD-Net's.
         turns: which teacher of a team is the real one in a step of D: ``"alternate"``; ``"random"``; ``"sequential"``
             (each for its share of the epochs, in the order of the team); ``"both"`` (the mean over all teachers).
+        seed: of the turns at random, which are the same on all ranks and after a resume.
         max_accuracy: D is not stepped where it tells more than this part of the patches right, in (0, 1]; 0.8 in
             HAD-Net's code. None: it always is.
         probabilities: whether D sees probabilities (softmax, of one channel sigmoid: XP-Net), or logits (HAD-Net's
@@ -105,6 +109,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         teacher_layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         weight: Schedule = 0.2,
         turns: str = "alternate",
+        seed: int = 0,
         max_accuracy: float | None = None,
         probabilities: bool = True,
         monitor_interval: int = 50,
@@ -122,11 +127,13 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.teacher_layers = self._by_member(self.student_layers if teacher_layers is None else teacher_layers)
         self.weight = weight if callable(weight) else as_number("`weight`", weight)
         self.turns = turns
+        self.seed = seed
         self.max_accuracy = max_accuracy
         self.probabilities = probabilities
         self.monitor = DistillationMonitor(monitor_interval)
         self.turn = 0
         self._members: list[str | None] = []
+        self._unheard = True
         self._said: Knowledge | None = None
         self._accuracies: list[torch.Tensor] = []
 
@@ -181,6 +188,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         check_apart(self.discriminator, student.parameters(), "the student's")
         check_apart(self.discriminator, self.teacher.parameters(), "the teacher's")
         check_apart(self.discriminator, trained, "in the student's `optimizer`")
+        self._unheard = True
         self.discriminator.to(engine.state.device).train()
         broadcast([*self.discriminator.parameters(), *self.discriminator.buffers()])
         self.monitor.start()
@@ -199,8 +207,9 @@ class AdversarialDistillationHandler(TeachingHandler):
         """The teacher in turn."""
         if self.turns == "sequential":
             return min((state.epoch - 1) * number // state.max_epochs, number - 1)
-        turn = self.turn if self.turns == "alternate" else int(np.random.SeedSequence(self.turn).generate_state(1)[0])
-        return turn % number
+        if self.turns == "alternate":
+            return self.turn % number
+        return int(np.random.SeedSequence([self.seed, self.turn]).generate_state(1)[0]) % number
 
     def _add_terms(self, engine: Any) -> None:
         output, state = engine.state.output, engine.state
@@ -241,6 +250,8 @@ class AdversarialDistillationHandler(TeachingHandler):
             fake = self._decide("the student", student, self.student_layers, output["image"])
             taught = [(teacher.members.get(name or "", teacher), self.teacher_layers[name]) for name in self._members]
             real = [self._decide("the teacher", said, layers, output["image"]) for said, layers in taught]
+            if self._unheard:
+                self._hear_the_others(engine)
         loss = self._loss(fake, real=False) + torch.stack([self._loss(each, real=True) for each in real]).mean()
         output["loss_discriminator"] = loss.detach()
         self._check_finite(["discriminator"], engine.state, student, teacher)
@@ -252,6 +263,14 @@ class AdversarialDistillationHandler(TeachingHandler):
         self._forget()
         if ends:
             self._step(scaler)
+
+    def _hear_the_others(self, engine: Any) -> None:
+        """At the first batch: the maps of teachers whose turn is yet to come must fit the discriminator as well."""
+        self._unheard = False
+        with torch.no_grad(), isolated_rng(), eval_mode(self.discriminator):
+            for name in set(self.teacher_layers) - set(self._members):
+                said = self._said_by(self.teacher.members[str(name)], engine)
+                self._decide(f"the teacher `{name}`", said, self.teacher_layers[name], engine.state.output["image"])
 
     @staticmethod
     def _window(engine: Any) -> tuple[bool, bool, int]:

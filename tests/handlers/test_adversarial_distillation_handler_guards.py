@@ -171,6 +171,13 @@ class TestFirstBatch:
         match = r"on the maps of the teacher: `segmentation` and `image` must be .* 3 channels .* got \(2, 3, 16, 16\)"
         refused(handler, ValueError, match)
 
+    @pytest.mark.parametrize("turns", ["alternate", "sequential", "random"])
+    def test_teacher_of_a_later_turn(self, turns):
+        """It does not end a run in the middle."""
+        nets = [*teacher_nets(1), teacher_net(channels=6)]
+        match = r"on the maps of the teacher.*: `features` must be maps of the shapes .* \(2, 6, 16, 16\)"
+        refused(adversary(nets, turns=turns), ValueError, match)
+
     def test_layer_that_is_no_tensor_or_not_called(self):
         student = student_net()
         student.idle = nn.Conv2d(1, 4, 1)
