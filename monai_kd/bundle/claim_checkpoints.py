@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import logging
 import os
 import socket
@@ -41,7 +42,8 @@ def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: 
       resume from: nothing is lost, and should the new run be killed in its first epoch, the earlier one is not resumed,
       or taken for it, in its place.
     - While a process trains, a second one on the same file is refused. The operating system holds the lock, which
-      goes with the process however it ends; a file system without locks refuses none.
+      goes with the process however it ends; a file system without locks refuses none. The file of the lock is empty
+      when training has ended, so that weights of a run that was killed can be told (:py:func:`was_cut_off`).
 
     Args:
         trainer: a MONAI trainer. Nothing is written before it runs.
@@ -71,7 +73,7 @@ def _lock(trainer: Engine, path: Path) -> None:
     if not has_fcntl:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.with_name(f".{path.name}.lock").open("a+", encoding="utf-8")
+    file = _lock_file(path).open("a+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -84,6 +86,8 @@ def _lock(trainer: Engine, path: Path) -> None:
                 "its end, or train under another `--ckpt_name`."
             ) from error
         return
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        partial.unlink()  # half a file that a process left which was killed while it wrote
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -91,7 +95,19 @@ def _lock(trainer: Engine, path: Path) -> None:
 
 
 def _unlock(file: TextIO) -> None:
-    file.close()
+    if not file.closed:  # a trainer may run again
+        file.truncate(0)
+        file.close()
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def was_cut_off(path: Path) -> bool:
+    """Whether the last run that trained to a file of best weights did not reach its end."""
+    lock = _lock_file(path)
+    return lock.is_file() and lock.stat().st_size > 0
 
 
 def set_aside(path: Path) -> None:

@@ -13,20 +13,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
-from monai_kd.bundle.claim_checkpoints import set_aside
+from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
 from monai_kd.bundle.kd_workflow import KDWorkflow
-from monai_kd.bundle.latest_checkpoint import resume_checkpoints
+from monai_kd.bundle.latest_checkpoint import latest_checkpoint
 
 logger = logging.getLogger("monai_kd")
+
+# entries of a configuration that change no weights, or say where things are
+UNCOMPARED = {"_meta_", "_requires_", "imports", "bundle_root", "dataset_dir", "output_dir", "log_dir", "ckpt_dir"}
+UNCOMPARED |= {"device", "rank", "progress", "tensorboard", "num_workers", "cache", "cache_dir", "cache_num", "stages"}
+UNCOMPARED |= {"initialize", "run", "finalize"}
 
 
 class StagedWorkflow(KDWorkflow):
@@ -34,10 +40,14 @@ class StagedWorkflow(KDWorkflow):
     Runs the stages of a bundle in their order: its entry ``stages`` has for each the configurations that go over the
     first one, as ``{"teacher": ["train_teacher.yaml"], "student": []}``, in the same folder.
 
-    A stage whose weights are there is left out; one that was stopped goes on with ``resume.yaml``. When a stage was
-    trained, all that come after it are trained as well, from the beginning, since they may have learnt from what was
-    there before, which is set aside as ``.old``. So a second call after a finished one trains nothing, whatever its
-    settings; weights that are older than those of an earlier stage are warned of.
+    A stage whose weights are there is left out; one that was stopped, or killed, goes on with ``resume.yaml``. When a
+    stage was trained, all that come after it are trained as well, from the beginning, since they may have learnt from
+    what was there before, which is set aside as ``.old``. So a second call after a finished one trains nothing.
+
+    The configuration that a stage was trained with is kept beside its weights (``.NAME.pt.settings``). Where another
+    one is given, the last stage is refused, since its weights are not what was asked for, and earlier ones are warned
+    of, since they may do all the same: a teacher does not know the weights of the terms. So are weights that are older
+    than those of an earlier stage. Weights that another command trained are taken as they are.
 
     ``python -m monai.bundle run_workflow --workflow_name monai_kd.bundle.StagedWorkflow --config_file .../train.yaml``
 
@@ -49,7 +59,8 @@ class StagedWorkflow(KDWorkflow):
 
     Raises:
         FileNotFoundError: when a configuration is missing.
-        ValueError: when an override is not an entry of the configuration, or it has no ``stages``.
+        ValueError: when an override is not an entry of the configuration, it has no ``stages``, or (as it runs, before
+            a stage is trained) the last stage is finished with other settings.
     """
 
     def __init__(self, config_file: str | Sequence[str], **kwargs: Any) -> None:
@@ -70,11 +81,20 @@ class StagedWorkflow(KDWorkflow):
         stages = [self._stage(overlays) for overlays in self.parser.get("stages").values()]
         workflows = [KDWorkflow(files, **override) for files, override in stages]
         weights = [_best(workflow.parser) for workflow in workflows]
+        settings = [_settings(workflow.parser) for workflow in workflows]
+        states = [_state(workflow.parser) for workflow in workflows]
+        if set(states) == {"finished"}:
+            _check_settings(weights[-1], settings[-1])
         for number, name in enumerate(self.parser.get("stages")):
-            stage, best = workflows[number], weights[number]
-            state = _state(stage.parser)
+            stage, best, state = workflows[number], weights[number], states[number]
             if state == "finished":
                 logger.info(f"stage {name}: finished, {best} is there")
+                other = _other_settings(best, settings[number])
+                if other:
+                    logger.warning(
+                        f"{best} was trained with {other}; it is taken as it is: where that matters, remove the file, "
+                        "and the stage is trained anew"
+                    )
                 newer = [each for each in weights[:number] if each.stat().st_mtime_ns > best.stat().st_mtime_ns]
                 if newer:
                     logger.warning(
@@ -89,8 +109,10 @@ class StagedWorkflow(KDWorkflow):
             stage.initialize()
             stage.run()
             stage.finalize()
-            for later in weights[number + 1 :]:  # on the disk: this process may end before they have begun
-                set_aside(later)
+            _write_settings(best, settings[number])
+            for later in range(number + 1, len(weights)):  # on the disk: this process may end before they have begun
+                set_aside(weights[later])
+                states[later] = "missing"
 
     def finalize(self) -> None:
         """Nothing: each stage finalizes itself."""
@@ -106,11 +128,61 @@ class StagedWorkflow(KDWorkflow):
 def _state(parser: Any) -> str:
     """Whether a stage is finished, stopped or missing."""
     prefix, folder = parser.get_parsed_content("ckpt_name"), Path(parser.get_parsed_content("ckpt_dir")) / "resume"
-    matches = [re.search(r"_checkpoint_epoch=(\d+)$", path.stem) for path in resume_checkpoints(folder, prefix)]
-    epochs = [int(match[1]) for match in matches if match]
-    if epochs and max(epochs) < int(parser.get_parsed_content("max_epochs")):
+    best = _best(parser)
+    try:
+        epoch = re.search(r"=(\d+)$", Path(latest_checkpoint(folder, prefix)).stem)
+    except FileNotFoundError:  # deleted after training, or killed in the first epoch
+        return "finished" if best.is_file() and not was_cut_off(best) else "missing"
+    if epoch and int(epoch[1]) < int(parser.get_parsed_content("max_epochs")):
         return "stopped"
-    return "finished" if _best(parser).is_file() else "missing"
+    return "finished" if best.is_file() else "missing"
+
+
+def _settings(parser: Any) -> dict[str, Any]:
+    """The values of a configuration by their ids, but for what changes no weights."""
+
+    def leaves(entry: Any, path: str) -> Iterator[tuple[str, Any]]:
+        parts = entry.items() if isinstance(entry, dict) else enumerate(entry) if isinstance(entry, list) else None
+        if not parts:
+            yield path, entry
+        for key, value in parts or ():
+            yield from leaves(value, f"{path}::{key}")
+
+    entries = {key: value for key, value in parser.get().items() if key not in UNCOMPARED}
+    return dict(leaf for key, value in entries.items() for leaf in leaves(value, key))
+
+
+def _settings_file(best: Path) -> Path:
+    return best.with_name(f".{best.name}.settings")
+
+
+def _write_settings(best: Path, settings: dict[str, Any]) -> None:
+    if best.is_file():
+        found = {"weights": best.stat().st_mtime_ns, "settings": settings}
+        _settings_file(best).write_text(json.dumps(found, default=str), encoding="utf-8")
+
+
+def _other_settings(best: Path, settings: dict[str, Any]) -> str:
+    """What the weights were trained with and these settings do not have; nothing where it is not known."""
+    try:
+        found = json.loads(_settings_file(best).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if found["weights"] != best.stat().st_mtime_ns:  # trained again by another command
+        return ""
+    then, now = found["settings"], json.loads(json.dumps(settings, default=str))
+    other = [key for key in [*then, *(key for key in now if key not in then)] if then.get(key) != now.get(key)]
+    said = [f"{key} {then.get(key)!r} and not {now.get(key)!r}" for key in other]
+    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+
+
+def _check_settings(best: Path, settings: dict[str, Any]) -> None:
+    other = _other_settings(best, settings)
+    if other:
+        raise ValueError(
+            f"the last stage must have the settings that {best} was trained with, but got {other}; train it under "
+            "another `--ckpt_name`, all stages under another `--bundle_root`, or remove the file to train it anew."
+        )
 
 
 def _best(parser: Any) -> Path:

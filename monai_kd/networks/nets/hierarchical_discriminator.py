@@ -95,7 +95,7 @@ class HierarchicalDiscriminator(nn.Module):
         self.strides = ensure_tuple_rep(strides, len(channels))
         if not all(isinstance(stride, int) and stride > 0 for stride in self.strides):
             raise ValueError(
-                f"`strides` must hold a whole number from 1 for each block, the same along each axis, but got {strides}."
+                f"`strides` must hold a whole number from 1 for each block, alike along each axis, but got {strides}."
             )
         self.features = [self._described(feature) for feature in features]
         self.levels = self._nearest() if levels is None else ensure_tuple(levels)
