@@ -19,7 +19,8 @@
 
 Variants: eager, channels_last, compiled (`torch.compile`), half (float16 on a GPU, bfloat16 on a CPU), cuda_graph, onnx
 (onnxruntime) and openvino; those that the machine does not have are left out, and the reason is told. Compiling takes
-minutes on a CPU.
+minutes on a CPU. On a GPU the time of onnx holds the copies of image and logits between the memories of GPU and CPU, as
+a program sees it that has its images on the CPU; the other ways find the image on the GPU and leave the logits there.
 
 The networks run in turns, pass by pass, so that what else the machine does disturbs them alike. `of teacher` is the
 median over the rounds of a network's time divided by that of the first network in the same round, variant and batch.
@@ -31,7 +32,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -174,6 +177,40 @@ def compare(networks: dict[str, nn.Module], image: Tensor, variant: str, rounds:
     ]
 
 
+def check_numbers(name: str, numbers: Sequence[Any], least: int) -> None:
+    if not numbers or not all(isinstance(number, int) and number >= least for number in numbers):
+        got = ", ".join(map(repr, numbers)) or "none"
+        raise ValueError(f"`{name}` must be whole numbers of at least {least}, but got {got}.")
+
+
+def check_output(output: str) -> None:
+    path = Path(output).absolute()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"`output` must be a file in a folder that is there, but got {output}, not to be written.")
+
+
+def build_all(specs: Sequence[Any], device: torch.device) -> dict[str, nn.Module]:
+    """The networks by the names of the tables, the first of them the teacher."""
+    built: dict[str, nn.Module] = {}
+    for spec in specs:
+        try:
+            network = build(spec).to(device).eval()
+        except Exception as error:  # whatever a constructor raises
+            raise ValueError(f"`networks` must be classes, definitions or bundles, but got {spec}: {error}") from error
+        name = f"{'student' if built else 'teacher'} {type(network).__name__}"
+        built[name if name not in built else f"{name} {len(built)}"] = network
+    if not built:
+        raise ValueError("`networks` must be one or several, but got none.")
+    return built
+
+
+def cost_of(name: str, network: nn.Module, shape: tuple[int, ...]) -> NetworkCost:
+    try:
+        return network_cost(network, shape, runs=1, warm_up=0)
+    except Exception as error:  # whatever a network says of a size that it does not take
+        raise ValueError(f"`size` and `channels` must suit {name}, but got {shape}: {error}") from error
+
+
 def networks_table(costs: dict[str, NetworkCost], title: str) -> Table:
     """Parameters, FLOPs of one image and size, each also as its share of the first network's."""
     first = next(iter(costs.values()))
@@ -211,12 +248,25 @@ def latency(
         size: height and width of the image.
         channels: of the image.
         batch: images at a time, one number or several.
-        variants: ways of running them, with commas between them.
+        variants: ways of running them, with commas between them. On a GPU onnx is timed with its copies from the GPU
+            to the CPU and back, the others without.
         rounds: passes of each network that are timed.
         warm_up: passes before them.
         threads: of the CPU; 0 leaves it to torch.
-        output: a CSV file for the second table.
+        output: a CSV file for the second table, in a folder that is there.
+
+    Raises:
+        ValueError: before anything is measured, when an argument is out of range or of an unknown name, a network
+            cannot be built or does not take the image, or `output` cannot be written.
     """
+    batches = [batch] if isinstance(batch, (int, str)) else list(batch)
+    check_numbers("batch", batches, 1)
+    for name, number in {"size": size, "channels": channels, "rounds": rounds}.items():
+        check_numbers(name, [number], 1)
+    for name, number in {"warm_up": warm_up, "threads": threads}.items():
+        check_numbers(name, [number], 0)
+    if output:
+        check_output(output)
     chosen = variants.split(",") if isinstance(variants, str) else list(variants)
     unknown = [variant for variant in chosen if variant not in VARIANTS]
     if unknown:
@@ -227,19 +277,13 @@ def latency(
     on_cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
     specs = networks.split(",") if isinstance(networks, str) else list(networks)
-    built: dict[str, nn.Module] = {}
-    for spec in specs:
-        network = build(spec).to(device).eval()
-        name = f"{'student' if built else 'teacher'} {type(network).__name__}"
-        built[name if name not in built else f"{name} {len(built)}"] = network
-    costs = {
-        name: network_cost(network, (1, channels, size, size), runs=1, warm_up=0) for name, network in built.items()
-    }
+    built = build_all(specs, device)
+    costs = {name: cost_of(name, network, (1, channels, size, size)) for name, network in built.items()}
     print(networks_table(costs, f"{channels} x {size} x {size}, {where}, torch {torch.__version__}").to_text(), "\n")
     columns = {"variant": "", "batch": "d", "network": "", "ms p50": ".1f", "ms p95": ".1f", "images/s": ".1f"}
     table = Table("Latency", {**columns, "of teacher": ".3f", "difference": ".1e"}, [])
     left_out = {}
-    for number in (batch,) if isinstance(batch, int) else batch:
+    for number in batches:
         image = torch.rand(number, channels, size, size, device=device)
         rows: list[list[Any]] = []
         for variant in chosen:
@@ -259,4 +303,7 @@ def latency(
 
 
 if __name__ == "__main__":
-    fire.Fire(latency)
+    try:
+        fire.Fire(latency)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())[:500]}")

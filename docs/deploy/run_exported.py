@@ -18,13 +18,19 @@ It stands alone: copy it to where the student is to run. It needs numpy and pill
 openvino (.xml), and av for videos; neither monai_kd nor MONAI.
 
 How a frame is resized and normalised, and what the logits mean, is read from the file of the student. For each frame
-there will be a mask of its size, `NAME_mask.png`: 0 and 255, or the number of the class where there are several.
+there will be a mask of its size, `NAME_mask.png`: 0 and 255, or the number of the class where there are several. NAME
+is the path below the folder with `_` between its parts, and for videos and files of several pages the number of the
+frame. Hidden files, the folder of the masks and the student itself are passed over. What has no range that is known
+(pictures of floating point or 32 bits) or is cut off is an error, as in monai_kd, whose `Frames` and `LoadRGB` these
+rules are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +40,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # of 8 bits; 16 bits are "I;16"
 Network = Callable[[np.ndarray], np.ndarray]
 
 
@@ -43,29 +50,43 @@ def load_student(path: Path, device: str = "cpu") -> tuple[Network, dict[str, An
     """The network as a function from images (B, C, H, W) to logits, and the block of metadata in its file."""
     if not path.is_file():
         raise ValueError(f"`model` must be a file, but got {path}, which is not there.")
-    if path.suffix == ".onnx":
-        return _load_onnx(path, device)
-    if path.suffix == ".ts":
-        return _load_torchscript(path, device)
-    if path.suffix == ".xml":
-        return _load_openvino(path, device)
-    raise ValueError(f"`model` must be .onnx, .ts or .xml, but got {path}.")
+    loaders = {".onnx": _load_onnx, ".ts": _load_torchscript, ".xml": _load_openvino}
+    if path.suffix not in loaders:
+        raise ValueError(f"`model` must be .onnx, .ts or .xml, but got {path}.")
+    try:
+        network, text = loaders[path.suffix](path, device)
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # each runtime raises errors of its own
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"`model` must be a whole file for {device}, but got {path}: {said}") from error
+    return network, _block(text, path)
 
 
-def _load_onnx(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
+def _has_device(there: bool, device: str, why: str) -> None:
+    if not there:
+        raise ValueError(f"`device` must be one that is here, but got {device}: {why}.")
+
+
+def _load_onnx(path: Path, device: str) -> tuple[Network, str | None]:
     import onnxruntime
 
-    providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(str(path), providers=providers)
-    block = _block(session.get_modelmeta().custom_metadata_map.get("monai_kd"), path)
-    return lambda images: session.run(["pred"], {"image": images})[0], block
+    providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+    _has_device(device in providers, device, "onnxruntime takes cpu or cuda here")
+    missing = f"onnxruntime has no {providers[device]} that works; pip install onnxruntime-gpu"
+    _has_device(providers[device] in onnxruntime.get_available_providers(), device, missing)
+    session = onnxruntime.InferenceSession(str(path), providers=[providers[device]])
+    _has_device(providers[device] in session.get_providers(), device, missing)  # it takes the CPU instead
+    text = session.get_modelmeta().custom_metadata_map.get("monai_kd")
+    return lambda images: session.run(["pred"], {"image": images})[0], text
 
 
-def _load_torchscript(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
+def _load_torchscript(path: Path, device: str) -> tuple[Network, str | None]:
     import torch
 
     if path.stem.endswith(("_trt", "_trt_fp16")):
         import torch_tensorrt  # noqa: F401  its operators are in the file
+    _has_device(torch.cuda.is_available() or not device.startswith("cuda"), device, "torch sees no GPU")
     files = {"metadata.json": ""}
     module = torch.jit.load(str(path), map_location=device, _extra_files=files).eval()
     metadata = json.loads(files["metadata.json"] or "{}")
@@ -74,18 +95,19 @@ def _load_torchscript(path: Path, device: str) -> tuple[Network, dict[str, Any]]
         with torch.no_grad():
             return module(torch.from_numpy(images).to(device)).float().cpu().numpy()
 
-    return network, _block(json.dumps(metadata.get("monai_kd")), path)
+    return network, json.dumps(metadata.get("monai_kd"))
 
 
-def _load_openvino(path: Path, device: str) -> tuple[Network, dict[str, Any]]:
+def _load_openvino(path: Path, device: str) -> tuple[Network, str | None]:
     import openvino
 
     core = openvino.Core()
+    _has_device(device.upper() in core.available_devices, device, f"OpenVINO has {', '.join(core.available_devices)}")
     model = core.read_model(str(path))
-    block = _block(model.get_rt_info("monai_kd").value if model.has_rt_info("monai_kd") else None, path)
-    exact = {"INFERENCE_PRECISION_HINT": "f32"} if block["precision"] == "float32" else {}
+    text = model.get_rt_info("monai_kd").value if model.has_rt_info("monai_kd") else None
+    exact = {"INFERENCE_PRECISION_HINT": "f32"} if text and json.loads(text)["precision"] == "float32" else {}
     compiled = core.compile_model(model, device.upper(), exact)
-    return lambda images: compiled(images)[0], block
+    return lambda images: compiled(images)[0], text
 
 
 def _block(text: str | None, path: Path) -> dict[str, Any]:
@@ -105,43 +127,129 @@ def _block(text: str | None, path: Path) -> dict[str, Any]:
     return block
 
 
-def frames(path: Path, step: int = 1) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and pixels, (3, H, W) in [0, 1], of a picture, each frame of a video, or all of a folder at any depth."""
+def find_files(path: Path, passed_over: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """The pictures and videos by the names of their masks: a file, or all files at any depth below a folder."""
     if not path.exists():
         raise ValueError(f"`input` must be a picture, a video or a folder, but got {path}, which is not there.")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    files = [file for file in files if file.suffix.lower() in PICTURES + VIDEOS]
+    files: dict[str, Path] = {}
+    for file in [path] if path.is_file() else _below(path, {os.path.realpath(other) for other in passed_over}):
+        if file.suffix.lower() not in PICTURES + VIDEOS:
+            continue
+        name = "_".join((*file.parent.relative_to(path).parts, file.stem) if path.is_dir() else (file.stem,))
+        if name in files:
+            raise ValueError(f"`input` must have different names, but got `{name}` for {files[name]} and {file}.")
+        files[name] = file
     if not files:
         raise ValueError(f"`input` must hold pictures or videos, but got {path} without any.")
-    for file in files:
-        folders = file.parent.relative_to(path).parts if path.is_dir() else ()
-        name = "_".join((*folders, file.stem))
-        if file.suffix.lower() in VIDEOS:
-            for number, pixels in _video(file, step):
-                yield f"{name}_{number:06d}", pixels
-        else:
-            yield name, _picture(file)
+    for name, file in files.items():
+        numbered = re.fullmatch(r"(.+)_\d{6,}", name)
+        whole = files.get(numbered[1]) if numbered else None
+        if whole is not None and (_is_video(whole) or _has_pages(whole)):
+            raise ValueError(f"`input` must have different names, but got `{name}` for {file} and a frame of {whole}.")
+    if any(map(_is_video, files.values())):
+        import av  # noqa: F401  a missing one is told before the first mask
+    return files
 
 
-def _picture(file: Path) -> np.ndarray:
+def _below(path: Path, passed_over: set[str]) -> Iterator[Path]:
+    seen = set(passed_over)  # links may lead in circles
+    for folder, inner, names in os.walk(path, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            inner.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        yield from (file for file in files if os.path.realpath(file) not in passed_over)
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEOS
+
+
+def _has_pages(file: Path) -> bool:
+    try:
+        with Image.open(file) as image:
+            return _pages(image) > 1
+    except Exception:  # it is named when it is its turn
+        return False
+
+
+def frames(files: dict[str, Path], step: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels, (3, H, W) in [0, 1], of each picture and of every `step`-th frame of a video or page."""
+    for name, file in files.items():
+        try:
+            for number, pixels in (_video if _is_video(file) else _picture)(file, step):
+                yield name if number is None else f"{name}_{number:06d}", pixels
+        except Exception as error:  # Pillow and PyAV raise errors of many kinds, most of them without the name
+            raise ValueError(f"{file} cannot be read, {type(error).__name__}: {error}") from error
+
+
+def _pages(image: Image.Image) -> int:
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the second of an MPO is a preview
+
+
+def _picture(file: Path, step: int) -> Iterator[tuple[int | None, np.ndarray]]:
     with Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            grey = np.asarray(upright).astype(np.float32) / 65535
-            return np.repeat(grey[None], 3, axis=0)
-        if "transparency" in upright.info or upright.mode == "PA":
-            upright = upright.convert("RGBA")
-        return (np.asarray(upright.convert("RGB")).astype(np.float32) / 255).transpose(2, 0, 1)
+        pages = _pages(image)
+        if pages == 1:
+            yield None, _rgb(ImageOps.exif_transpose(image), image.format)
+            return
+        for number in range(pages):
+            image.seek(number)
+            image.load()
+            if number % step == 0:
+                yield number, np.round(255 * _rgb(image, image.format)).astype(np.uint8) / np.float32(255)
 
 
-def _video(file: Path, step: int) -> Iterator[tuple[int, np.ndarray]]:
+def _rgb(image: Image.Image, kind: str | None) -> np.ndarray:
+    if image.mode not in MODES and not image.mode.startswith("I;16") and (image.mode, kind) != ("I", "PNG"):
+        raise ValueError(f"it must have 8 or 16 bits a channel, but got mode {image.mode}; save it as PNG.")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float32) / 65535
+        return np.repeat(grey[None], 3, axis=0)
+    if "transparency" in image.info or image.mode == "PA":
+        image = image.convert("RGBA")
+    return (np.asarray(image.convert("RGB")).astype(np.float32) / 255).transpose(2, 0, 1)
+
+
+def _video(file: Path, step: int) -> Iterator[tuple[int | None, np.ndarray]]:
     import av
 
+    count, end = 0, 0.0
     with av.open(str(file)) as container:
-        for number, frame in enumerate(container.decode(container.streams.video[0])):
-            if number % step == 0:
+        if not container.streams.video:
+            raise ValueError("it holds no pictures.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for count, frame in enumerate(container.decode(stream), 1):
+            if frame.time is not None:
+                end = max(end, frame.time + float((frame.duration or 0) * (frame.time_base or 0)))
+            if (count - 1) % step == 0:
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-                yield number, (pixels.astype(np.float32) / 255).transpose(2, 0, 1)
+                yield count - 1, (pixels.astype(np.float32) / 255).transpose(2, 0, 1)
+        held = _cut_off(container, stream, count, end)
+    if not count or held:
+        raise ValueError(f"it is truncated, it holds {held or 'no frame'}; copy it once more.")
+
+
+def _cut_off(container: Any, stream: Any, count: int, end: float) -> str | None:
+    """What a video holds if it ends early. The number of frames is no proof: MP4 may hide some and AVI repeat some."""
+    if 0 < stream.frames <= count:
+        return None
+    if container.format.name == "avi":  # its durations are those of the file as it is
+        whole = float(stream.frames * stream.time_base)
+    elif stream.duration:
+        whole = float(stream.duration * stream.time_base)
+    else:  # MKV tells the length of the pictures alone, "00:01:02.5"; sound may be longer
+        tagged = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+        parts = [float(part) for part in tagged.groups()] if tagged else [0, 0, (container.duration or 0) / 1e6]
+        whole = 3600 * parts[0] + 60 * parts[1] + parts[2]
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    end = max(end, count / rate)
+    if whole - end <= (2.5 / rate if stream.frames else 1 + 0.05 * whole):
+        return None
+    return f"{count} of {stream.frames} frames" if stream.frames else f"{count} frames, {end:.2f} of {whole:.2f} s"
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -185,13 +293,18 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="the student: .onnx, .ts or .xml")
     parser.add_argument("input", type=Path, help="a picture, a video, or a folder of both")
     parser.add_argument("--output", type=Path, default=Path("masks"), help="folder of the masks (default: masks)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--step", type=int, default=1, help="every how manieth frame of a video (default: 1)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or one of OpenVINO's (default: cpu)")
+    parser.add_argument("--step", type=int, default=1, help="every how manieth frame or page (default: 1)")
     options = parser.parse_args()
+    if options.step < 1:
+        raise ValueError(f"`step` must be at least 1, but got {options.step}.")
     network, block = load_student(options.model, options.device)
+    if os.path.realpath(options.output) == os.path.realpath(options.input):
+        raise ValueError(f"`output` must be another folder than `input`, but got {options.output} for both.")
+    files = find_files(options.input, (options.output, options.model))
     options.output.mkdir(parents=True, exist_ok=True)
     times = []
-    for name, frame in frames(options.input, options.step):
+    for name, frame in frames(files, options.step):
         image = prepare(frame, block)[None]
         start = time.perf_counter()
         logits = network(image)[0]

@@ -14,9 +14,12 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +27,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.utils import optional_import
 from torch import Tensor, nn
 
 from monai_kd.bundle.export_formats import (
@@ -43,6 +47,7 @@ from monai_kd.networks.load_network import NETWORK_IDS
 from monai_kd.networks.load_weights import load_weights
 from monai_kd.report.table import Cell, Table
 
+fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
 CALIBRATION = 300  # inputs that the ranges of int8 are found on, of which one image gives 16 at most
 PER_IMAGE = 16
 
@@ -100,7 +105,7 @@ def export(
     weights = _checkpoint(folder, parser, checkpoint)
     target = Path(output_dir) if output_dir else weights.parent
     outputs = {name: target / f"{weights.stem}{FORMATS[name].suffix}" for name in chosen}
-    existing = [str(path) for path in outputs.values() if path.exists()]
+    existing = [str(part) for path in outputs.values() for part in _parts(path) if part.exists()]
     if existing and not overwrite:
         raise FileExistsError(f"`output_dir` must not hold {', '.join(existing)} yet; replace with --overwrite.")
     student = _Student(parser, files, weights, tuple(shape), [name for name in classes.split(",") if name])
@@ -124,8 +129,7 @@ def _write(student: _Student, outputs: dict[str, Path], reasons: dict[str, str] 
     target = next(iter(outputs.values())).parent
     target.mkdir(parents=True, exist_ok=True)
     # written aside and moved when all is right, so that a file that is there is whole and was compared
-    with tempfile.TemporaryDirectory(prefix=".export", dir=target) as scratch:
-        student.scratch = Path(scratch)
+    with _scratch(target) as student.scratch:
         for name, path in outputs.items():
             try:
                 found[name] = student.write(name, student.scratch / path.name)
@@ -137,6 +141,30 @@ def _write(student: _Student, outputs: dict[str, Path], reasons: dict[str, str] 
             for part in _parts(student.scratch / outputs[name].name):
                 part.replace(target / part.name)
     return found
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """
+    A folder inside another for the time of an export. Those of killed exports are removed, unless another export is
+    running: each holds a shared lock of `target`, which ends with its process. Where folders cannot be locked
+    (Windows, some network drives), they stay.
+    """
+    lock = os.open(target, os.O_RDONLY) if has_fcntl else -1
+    try:
+        if has_fcntl:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in target.iterdir():
+                    if re.fullmatch(r"\.export[a-z0-9_]{8}", path.name):
+                        shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(prefix=".export", dir=target) as folder:
+            yield Path(folder)
+    finally:
+        if has_fcntl:
+            os.close(lock)
 
 
 def _parts(path: Path) -> list[Path]:

@@ -13,17 +13,22 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
 from torch import nn
 
 import monai_kd
 from monai_kd.transforms.ct_window import CTWindow
 
 # transforms that neither move a voxel nor change its value, beside the reader
-NEUTRAL = ("EnsureChannelFirst", "EnsureType", "CopyItems", "SelectItems", "CastToType", "ToTensor", "Identity")
+NEUTRAL = ("EnsureChannelFirst", "EnsureType", "SelectItems", "DeleteItems", "CastToType", "ToTensor", "Identity")
+# what the preprocessing fills, in the order in which a program applies it
+PREPROCESSING = ("reader", "orientation", "spacing", "size", "window", "mean", "std", "crop")
 
 
 def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str] | None = None) -> dict[str, Any]:
@@ -41,16 +46,20 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
     ``orientation``     axis codes that a volume is brought to, "RAS"
     ``spacing``         of voxels in mm that a volume is brought to
     ``size``            that an image is resized to (linearly, corners not aligned), and predictions back
-    ``crop``            that an image is cropped or padded to, around its centre; -1 leaves an axis as it is
-    ``patch_size``      of the windows that the network sees of it
     ``window``          [lower, upper], mapped to [0, 1] and clipped
-    ``mean``, ``std``   of each channel: (image - mean) / std, after the window
+    ``mean``, ``std``   of each channel: (image - mean) / std
+    ``crop``            that an image is cropped or padded to (by 0), around its centre; -1 leaves an axis as it is
+    ``patch_size``      of the windows that the network sees of it
     ``activation``      "sigmoid" or "softmax", before a prediction is brought back; None where classes are compared
     ``threshold``       of the probability that makes a pixel foreground; None: the most probable class
-    ``other``           transforms of ``preprocessing`` that no entry describes
+    ``other``           transforms of ``preprocessing`` and ``postprocessing`` that no entry describes
     ==================  ================================================================================================
 
-    and ``monai_kd``, ``bundle``, ``bundle_version``, ``network`` (its class), ``in_channels``, ``out_channels``.
+    An image is prepared in the order of the table; a transform that comes later or earlier is one of ``other``.
+    Disabled transforms and those that change neither "image" nor "pred" or a copy of it are passed over.
+
+    There are also ``monai_kd``, ``bundle``, ``bundle_version``, ``network`` (its class), ``in_channels`` and
+    ``out_channels``.
 
     Args:
         parser: configuration and metadata of the bundle.
@@ -91,7 +100,9 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
         "channels": _names(image, channels),
         "patch_size": _patch_size(parser),
     }
-    return block | _preprocessing(parser) | _postprocessing(parser)
+    before, unsaid = _preprocessing(parser)
+    after, unsaid_after = _postprocessing(parser, block | before)
+    return block | before | after | {"other": unsaid + unsaid_after}
 
 
 def _names(tensor: dict[str, Any], count: int) -> list[str]:
@@ -108,19 +119,53 @@ def _follow(parser: ConfigParser, path: str) -> str:
 
 def _transforms(parser: ConfigParser, path: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Name without the ending of dictionary transforms, and the ids of the arguments, of each of a ``Compose``."""
-    path = f"{_follow(parser, path)}::transforms"
-    entries = parser.get(_follow(parser, path)) if path in parser else None
-    if not isinstance(entries, list):
+    place = _follow(parser, path)
+    entry = parser.get(place) if place in parser else None
+    if entry is None:
         return
-    for number in range(len(entries)):
-        place = _follow(parser, f"{_follow(parser, path)}::{number}")
-        entry = parser.get(place)
-        if not isinstance(entry, dict) or "_target_" not in entry:
-            yield str(entry), {}
-            continue
-        name = str(entry["_target_"]).rpartition(".")[2]
-        base = next((name.removesuffix(end) for end in ("Dict", "D", "d") if name.endswith(end)), name)
-        yield base, {key: f"{place}::{key}" for key in entry if not key.startswith("_")}
+    if not isinstance(entry, dict) or "_target_" not in entry:
+        yield str(entry), {}
+        return
+    if "_disabled_" in entry and str(parser.get_parsed_content(f"{place}::_disabled_")).strip().lower() == "true":
+        return
+    name = str(entry["_target_"]).rpartition(".")[2]
+    inner = _follow(parser, f"{place}::transforms") if name == "Compose" and "transforms" in entry else place
+    if isinstance(parser.get(inner), list):
+        for number in range(len(parser.get(inner))):
+            yield from _transforms(parser, f"{inner}::{number}")
+        return
+    base = next((name.removesuffix(end) for end in ("Dict", "D", "d") if name.endswith(end)), name)
+    yield base, {key: f"{place}::{key}" for key in entry if not key.startswith("_")}
+
+
+def _named(parser: ConfigParser, ids: dict[str, str], *arguments: str) -> set[Any]:
+    return {key for name in arguments if name in ids for key in ensure_tuple(parser.get_parsed_content(ids[name]))}
+
+
+def _changes(parser: ConfigParser, name: str, ids: dict[str, str], keys: set[str]) -> bool:
+    """Whether a transform may change what an item has under one of `keys`."""
+    if name == "Lambda" and "keys" not in ids:  # of the whole item
+        added = _added(str(parser.get(ids["func"], ""))) if "func" in ids else None
+        return added is None or bool(added & keys)
+    if "keys" not in ids:
+        return True
+    return bool(keys & _named(parser, ids, *(() if name == "CopyItems" else ("keys",)), "name", "names"))
+
+
+def _added(function: str) -> set[Any] | None:
+    """The keys that a function ``$lambda item: item | {...}`` sets; None for one of another form."""
+    try:
+        parsed = ast.parse(function.removeprefix("$").strip(), mode="eval").body
+    except SyntaxError:
+        return None
+    if not isinstance(parsed, ast.Lambda) or not isinstance(parsed.body, ast.BinOp):
+        return None
+    left, right = parsed.body.left, parsed.body.right
+    same = isinstance(left, ast.Name) and [argument.arg for argument in parsed.args.args] == [left.id]
+    if not same or not isinstance(parsed.body.op, ast.BitOr) or not isinstance(right, ast.Dict):
+        return None
+    keys = [key.value if isinstance(key, ast.Constant) else None for key in right.keys]
+    return None if None in keys else set(keys)
 
 
 def _patch_size(parser: ConfigParser) -> list[int] | None:
@@ -130,18 +175,20 @@ def _patch_size(parser: ConfigParser) -> list[int] | None:
     return [int(side) for side in size] if isinstance(size, (list, tuple)) else None
 
 
-def _preprocessing(parser: ConfigParser) -> dict[str, Any]:
-    entries = ("reader", "orientation", "spacing", "size", "crop", "window", "mean", "std")
-    found: dict[str, Any] = {**dict.fromkeys(entries), "other": []}
-    if "preprocessing" not in parser:
-        return found
+def _preprocessing(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
+    found: dict[str, Any] = dict.fromkeys(PREPROCESSING)
+    other = []
+    last = -1  # place of what was filled last
     for name, ids in _transforms(parser, "preprocessing"):
+        if not _changes(parser, name, ids, {"image"}):
+            continue
         step = {} if name in NEUTRAL else _step(parser, name, ids)
-        if step is None or any(found[key] is not None for key in step):
-            found["other"].append(name)  # unknown, or a second one of its kind
-        else:
+        if step is None or any(PREPROCESSING.index(key) <= last for key in step):
+            other.append(name)  # unknown, out of order, or a second one of its kind
+        elif step:
             found |= step
-    return found
+            last = max(map(PREPROCESSING.index, step))
+    return found, other
 
 
 def _step(parser: ConfigParser, name: str, ids: dict[str, str]) -> dict[str, Any] | None:
@@ -161,7 +208,7 @@ def _step(parser: ConfigParser, name: str, ids: dict[str, str]) -> dict[str, Any
     if name == "Spacing":
         return {"spacing": numbers("pixdim")}
     if name in ("ResizeWithPadOrCrop", "CenterSpatialCrop"):
-        return {"crop": [int(side) for side in value("spatial_size")]}
+        return {"crop": [int(side) for side in value("spatial_size", value("roi_size"))]}
     if name == "Resize":
         plain = str(value("mode", "area")) in ("bilinear", "trilinear") and set(ids) <= {"keys", "spatial_size", "mode"}
         return {"size": [int(side) for side in value("spatial_size")]} if plain else None
@@ -177,13 +224,52 @@ def _step(parser: ConfigParser, name: str, ids: dict[str, str]) -> dict[str, Any
     return None
 
 
-def _postprocessing(parser: ConfigParser) -> dict[str, Any]:
+def _postprocessing(parser: ConfigParser, block: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {"activation": None, "threshold": None}
-    for name, ids in _transforms(parser, "postprocessing") if "postprocessing" in parser else ():
-        if name == "Activations":
-            chosen = (key for key in ("sigmoid", "softmax") if key in ids and parser.get_parsed_content(ids[key]))
-            found["activation"] = next(chosen, None)
-        if name == "AsDiscrete" and "threshold" in ids:
-            threshold = parser.get_parsed_content(ids["threshold"])
-            found["threshold"] = None if threshold is None else float(threshold)
-    return found
+    other = []
+    predictions, discrete = {"pred"}, False
+    for name, ids in _transforms(parser, "postprocessing"):
+        if not _changes(parser, name, ids, predictions):
+            if name == "CopyItems" and predictions & _named(parser, ids, "keys"):
+                predictions |= _named(parser, ids, "names")  # one of them is saved
+            continue
+        step = {} if name in NEUTRAL else _last_step(parser, name, ids, block | found, discrete)
+        discrete = discrete or name == "AsDiscrete"
+        if step is None:
+            other.append(name)
+        else:
+            found |= step
+    return found, other
+
+
+def _last_step(
+    parser: ConfigParser, name: str, ids: dict[str, str], block: dict[str, Any], discrete: bool
+) -> dict[str, Any] | None:
+    """What a transform of the postprocessing means for the block; None when the block cannot say it."""
+    activation, of_two = block["activation"], block["activation"] == "softmax" and block["out_channels"] == 2
+
+    def value(key: str, default: Any = None) -> Any:
+        return parser.get_parsed_content(ids[key]) if key in ids else default
+
+    if name == "SaveImage":
+        return {}
+    if name == "Transpose":  # MONAI writes pictures width first
+        return {} if list(value("indices")) == [0, 2, 1] else None
+    if name == "Invert":
+        smooth = not discrete and not any(ensure_tuple(value("nearest_interp", True)))
+        return {} if smooth or not block["size"] else None
+    if discrete:
+        return None
+    if name == "Activations":
+        chosen = [key for key in ("sigmoid", "softmax") if value(key) is True]
+        return {"activation": chosen[0]} if len(chosen) == 1 and activation is None and value("other") is None else None
+    if name == "Lambda" and "func" in ids:  # the foreground of two classes
+        foreground = re.fullmatch(r"\$\s*lambda (\w+): \1\[1:\]\s*", str(parser.get(ids["func"])))
+        return {} if foreground and of_two else None
+    if name == "AsDiscrete" and value("to_onehot") is None and value("rounding") is None:
+        argmax, threshold = value("argmax", False), value("threshold")
+        if argmax is True and threshold is None and activation != "sigmoid":
+            return {"threshold": None}
+        if argmax is False and isinstance(threshold, (int, float)) and (activation == "sigmoid" or of_two):
+            return {"threshold": float(threshold)}
+    return None

@@ -16,6 +16,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +106,33 @@ def test_network_by_path_definition_and_bundle(tmp_path):
 def test_unknown_way_is_refused():
     with pytest.raises(ValueError, match="`variants` must be of eager, .*, but got onxx"):
         benchmark.latency([STUDENT], variants="eager,onxx")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be whole numbers of at least 1, but got 0"),
+        ({"batch": 0}, "`batch` must be whole numbers of at least 1, but got 0"),
+        ({"batch": (1, "a")}, "`batch` must be .*, but got 1, 'a'"),
+        ({"batch": ()}, "`batch` must be .*, but got none"),
+        ({"size": -3}, "`size` must be .*, but got -3"),
+        ({"warm_up": -1}, "`warm_up` must be whole numbers of at least 0, but got -1"),
+        ({"channels": 2, "size": 8}, r"`size` and `channels` must suit teacher Convolution, but got \(1, 2, 8, 8\)"),
+        ({"networks": "monai_kd.networks.nets.NoNet"}, "`networks` must be classes, .*, but got monai_kd.*NoNet"),
+        ({"networks": []}, "`networks` must be one or several, but got none"),
+        ({"output": "no/such/folder/table.csv"}, "`output` must be a file in a folder that is there, but got no/such"),
+    ],
+)
+def test_wrong_argument_is_told_before_measuring(wrong, message, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "compare", lambda *_: pytest.fail("it measures"))
+    with pytest.raises(ValueError, match=message):
+        benchmark.latency(**{"networks": [STUDENT], "variants": "eager", **wrong})
+    assert "Latency" not in capsys.readouterr().out
+
+
+def test_error_is_one_line():
+    command = [sys.executable, str(ROOT / "benchmarks" / "latency.py"), "--networks", "no_such_bundle"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: `networks` must be classes, definitions or bundles, but got")
+    assert "Traceback" not in done.stderr

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from torch import nn
 import monai_kd.bundle.export_formats as formats
 from monai_kd import cli
 from monai_kd.bundle import bundle_network
-from monai_kd.bundle.export import calibration_inputs, export
+from monai_kd.bundle.export import calibration_inputs, export, has_fcntl
 from monai_kd.bundle.export_formats import to_tensorrt, to_torchscript
 from monai_kd.bundle.export_metadata import export_metadata
 from monai_kd.data import write_endoscopy_phantoms
@@ -167,6 +169,40 @@ def test_one_command(bundle, capsys):
     assert file.read_bytes() == b"mine"
     assert cli.main(["export", str(bundle), "--overwrite"]) == 0
     assert torch.jit.load(str(file))(torch.zeros(1, 3, *SIZE)).shape == (1, 1, *SIZE)
+
+
+@pytest.mark.parametrize("part", ["model.xml", "model.bin"])
+def test_no_part_of_a_format_is_replaced_untold(bundle, part, monkeypatch):
+    """OpenVINO has two files, and the name of the second one is a common one."""
+    monkeypatch.setattr("monai_kd.bundle.export.why_not", lambda name: "")
+    monkeypatch.setattr("monai_kd.bundle.export._write", lambda *_: pytest.fail("it writes"))
+    (bundle / "models" / part).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=rf"must not hold \S*{part} yet; replace with --overwrite"):
+        export(str(bundle), formats="openvino")
+
+
+@pytest.mark.skipif(not has_fcntl, reason="folders are not locked here")
+def test_what_a_killed_export_left_is_removed_unless_one_is_running(bundle):
+    """Whole models, which nobody sees; another export may still write to its own."""
+    models = bundle / "models"
+    kept = [models / ".exported", models / ".export12345678.ts"]
+    for folder in kept:
+        folder.mkdir()
+    code = (
+        "import sys, time; from pathlib import Path; from monai_kd.bundle.export import _scratch\n"
+        "with _scratch(Path(sys.argv[1])) as scratch: print(scratch, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(models)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        left = Path(running.stdout.readline().strip())
+        (left / "model.ts").write_bytes(b"half")
+        export(str(bundle))
+        assert (left / "model.ts").is_file()
+        running.kill()
+    assert left.parent == models
+    assert left.is_dir()
+    export(str(bundle), overwrite=True)
+    assert sorted(path.name for path in models.iterdir()) == sorted(["model.pt", "model.ts", *(k.name for k in kept)])
 
 
 def test_other_checkpoint_folder_and_shape(bundle, tmp_path):

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from PIL import Image
 
 from monai_kd.bundle.export import export
 from monai_kd.bundle.export_formats import why_not
-from monai_kd.data import endoscopy_phantom, write_endoscopy_phantoms
+from monai_kd.data import Frames, endoscopy_phantom, write_endoscopy_phantoms
+from monai_kd.transforms import LoadRGBd
 from tests.bundle.frames_bundle import write_frames_bundle
 from tests.bundles.journey import ROOT, run_configs
 
@@ -48,6 +50,22 @@ def run_script(*words: str, without: tuple[str, ...] = ()) -> subprocess.Complet
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
 
 
+def write_film(path: Path, count: int) -> None:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 48
+        stream.pix_fmt = "yuv420p"
+        for number in range(count):
+            pixels = np.ascontiguousarray(endoscopy_phantom(seed=number, size=48).image)
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())
+
+
+def write_cut(path: Path, whole: Path) -> None:
+    path.write_bytes(whole.read_bytes()[: int(0.7 * whole.stat().st_size)])
+    whole.unlink()
+
+
 @pytest.fixture(scope="module")
 def segmented(tmp_path_factory) -> tuple[Path, list[str]]:
     """A bundle with exported students, frames, and the bundle's own masks of them."""
@@ -61,14 +79,10 @@ def segmented(tmp_path_factory) -> tuple[Path, list[str]]:
     exif = turned.getexif()
     exif[0x0112] = 6  # taken with the camera on its side
     turned.save(images / "turned.png", exif=exif)
-    with av.open(str(images / "film.mp4"), "w") as video:
-        stream = video.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 48
-        stream.pix_fmt = "yuv420p"
-        for number in range(3):
-            pixels = np.ascontiguousarray(endoscopy_phantom(seed=number, size=48).image)
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        video.mux(stream.encode())
+    write_film(images / "film.mp4", 3)
+    pages = [Image.fromarray(endoscopy_phantom(seed=seed, size=50).image) for seed in (6, 7)]
+    pages[0].save(images / "stack.tif", save_all=True, append_images=pages[1:])
+    (images / "._turned.png").write_bytes(b"what macOS leaves")
     here = [name for name in FILES if not why_not(name)]
     export(str(folder), ",".join(here))
     run_configs(folder, ["inference.json"], dataset_dir=str(images), output_dir=str(folder / "expected"))
@@ -90,7 +104,8 @@ def test_masks_are_those_of_the_bundle(segmented, name):
     assert done.returncode == 0, done.stderr
     expected = {path.name: np.asarray(Image.open(path)) for path in (folder / "expected").glob("*_mask.png")}
     assert "night_grey_mask.png" in expected
-    assert "film_000002_mask.png" in expected
+    assert {"film_000002_mask.png", "stack_000001_mask.png"} < set(expected)
+    assert not any(file.startswith(".") for file in expected)
     assert {path.name for path in output.iterdir()} == set(expected)
     assert f"{len(expected)} masks of polyp" in done.stdout
     for file, mask in expected.items():
@@ -110,20 +125,175 @@ def test_missing_model_and_frames_are_said(tmp_path):
     (tmp_path / "frame.png").unlink()
     for path, message in ((tmp_path, "without any"), (tmp_path / "video.mp4", "which is not there")):
         with pytest.raises(ValueError, match=message):
-            list(script["frames"](path))
+            script["find_files"](path)
+
+
+def write_pictures(folder: Path) -> None:
+    """Of each kind that has a meaning: modes, bits, pages, videos, links, folders, and what is passed over."""
+    generator = np.random.default_rng(0)
+    colour = Image.fromarray(generator.integers(0, 256, (6, 9, 4), np.uint8))
+    for mode, suffix in (("1", "png"), ("L", "bmp"), ("LA", "png"), ("P", "png"), ("RGBA", "png"), ("RGB", "jpg"),
+                         ("CMYK", "tif"), ("YCbCr", "jpg"), ("RGB", "webp"), ("P", "gif")):  # fmt: skip
+        colour.convert(mode).save(folder / f"{mode}_{suffix}.{suffix}")
+    seen_through = colour.convert("P")
+    seen_through.save(folder / "transparent.png", transparency=3)
+    deep = Image.fromarray(generator.integers(0, 65536, (6, 9)).astype(np.uint16))
+    for suffix in ("png", "tif"):
+        deep.save(folder / f"deep_{suffix}.{suffix}")
+    deep.save(folder / "deep_pages.tif", save_all=True, append_images=[deep, colour.convert("RGB")])
+    (folder / "inner" / "2").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    colour.convert("RGB").save(folder / "inner" / "2" / "Turned.JPEG", exif=exif)
+    moving = [colour.convert("P"), colour.rotate(180).convert("P"), colour.convert("L")]
+    moving[0].save(folder / "inner" / "moving.gif", save_all=True, append_images=moving[1:])
+    (folder / "inner" / "circle").symlink_to(folder)
+    for name in (".hidden.png", "._Turned.jpg", "notes.txt"):
+        (folder / "inner" / name).write_bytes(b"no picture")
+    (folder / ".thumbnails").mkdir()
+    deep.save(folder / ".thumbnails" / "small.png")
+    for name in ("film.mp4", "film2.avi", "film3.mkv"):
+        write_film(folder / name, 4)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_frames_are_those_of_the_bundle(tmp_path, step):
+    """To the bit, under the same names."""
+    write_pictures(tmp_path)
+    read = LoadRGBd("image")
+    expected = {item["case"]: read(item)["image"].numpy() for item in Frames(tmp_path, step)}
+    found = dict(script["frames"](script["find_files"](tmp_path), step))
+    assert {"inner_2_Turned", "inner_moving_000002", "deep_pages_000002", "film3_000000", "transparent"} < set(found)
+    assert set(found) == set(expected)
+    for name, pixels in found.items():
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels, expected[name], err_msg=name)
+
+
+def audio_only(path: Path) -> None:
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.rate = 8000
+        file.mux(stream.encode(sound))
+        file.mux(stream.encode())
+
+
+def cut_picture(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path.with_name("whole.jpg"))
+    write_cut(path, path.with_name("whole.jpg"))
+
+
+def cut_film(path: Path) -> None:
+    whole = path.with_name(f"whole{path.suffix}")
+    write_film(whole, 30)
+    write_cut(path, whole)
+
+
+def cut_pages(path: Path) -> None:
+    page = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    page.save(path.with_name("whole.tif"), save_all=True, append_images=[page, page])
+    write_cut(path, path.with_name("whole.tif"))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("float.tif", Image.new("F", (4, 4), 0.5).save, "but got mode F; save it as PNG"),
+        ("int.tif", Image.new("I", (4, 4), 2**30).save, "but got mode I; save it as PNG"),
+        ("lab.tif", Image.new("LAB", (4, 4)).save, "but got mode LAB; save it as PNG"),
+        ("junk.png", lambda path: path.write_bytes(b"no picture"), "UnidentifiedImageError"),
+        ("cut.jpg", cut_picture, "truncated"),
+        ("pages.tif", cut_pages, "Error: "),
+        ("cut.avi", cut_film, r"it is truncated, it holds \d+ of 30 frames"),
+        ("cut.mkv", cut_film, r"it is truncated, it holds \d+ frames, \d.\d+ of 3.00 s"),
+        ("sound.mp4", audio_only, "it holds no pictures"),
+        ("junk.mp4", lambda path: path.write_bytes(b"no film"), "InvalidDataError"),
+    ],
+)
+def test_unusable_file_is_refused_by_name(tmp_path, name, write, message):
+    """As the bundle refuses it, rather than segmented as far as it goes."""
+    write(tmp_path / name)
+    with pytest.raises((ValueError, RuntimeError), match=name):
+        list(map(LoadRGBd("image"), Frames(tmp_path)))
+    with pytest.raises(ValueError, match=f"{name} cannot be read.*{message}"):
+        list(script["frames"](script["find_files"](tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "names", [("x.png", "x.jpg"), ("s/y.png", "s_y.png"), ("a.gif", "a_000001.png"), ("v_000001.png", "v.mp4")]
+)
+def test_two_files_of_one_name_are_refused(tmp_path, names):
+    """One mask would take the place of the other."""
+    (tmp_path / "s").mkdir()
+    for name in names:
+        pictures = [Image.new("L", (8, 8), grey) for grey in (1, 2)]
+        if name.endswith("mp4"):
+            write_film(tmp_path / name, 2)
+        else:
+            pictures[0].save(
+                tmp_path / name, **({"save_all": True, "append_images": pictures[1:]} if "gif" in name else {})
+            )
+    with pytest.raises(ValueError, match="files must have different names"):
+        Frames(tmp_path)
+    with pytest.raises(ValueError, match="`input` must have different names, but got"):
+        script["find_files"](tmp_path)
+
+
+def test_masks_and_the_student_are_passed_over(tmp_path):
+    """A second run would segment the masks of the first one, and take model.ts for a video."""
+    for name in ("x.png", "masks/x_mask.png", "masks/deep/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "model.ts").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "masks")
+    assert list(script["find_files"](tmp_path, (tmp_path / "masks", tmp_path / "model.ts"))) == ["x"]
+
+
+def refused(*words: object, without: tuple[str, ...] = ()) -> str:
+    done = run_script(*map(str, words), without=without)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_what_is_wrong_is_one_line(segmented, tmp_path):
-    model = str(segmented[0] / "models" / "model.ts")
-    for words, message, without in (
-        ((str(tmp_path / "no.ts"), str(tmp_path)), "error: `model` must be a file, but got", ()),
-        ((model, str(tmp_path), "--output", str(tmp_path)), "error: torch is needed for this file", ("torch",)),
-    ):
-        done = run_script(*words, without=without)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+    model = segmented[0] / "models" / "model.ts"
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    assert refused(tmp_path / "no.ts", tmp_path).startswith("error: `model` must be a file, but got")
+    assert refused(model, tmp_path, without=("torch",)).startswith("error: torch is needed for this file")
+    assert "`output` must be another folder than `input`" in refused(model, tmp_path, "--output", tmp_path)
+    for step in ("0", "-1"):
+        assert f"`step` must be at least 1, but got {step}." in refused(model, tmp_path, "--step", step)
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_file_that_is_cut_off_is_told(segmented, tmp_path, name):
+    if name not in segmented[1]:
+        pytest.skip(why_not(name))
+    pytest.importorskip(RUNTIME[name])
+    file = tmp_path / FILES[name]
+    whole = (segmented[0] / "models" / FILES[name]).read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    said = refused(file, tmp_path)
+    assert said.startswith(f"error: `model` must be a whole file for cpu, but got {file}: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+@pytest.mark.parametrize("name", FILES)
+def test_missing_device_is_told(segmented, tmp_path, name):
+    """onnxruntime would take the CPU without a word."""
+    if name not in segmented[1]:
+        pytest.skip(why_not(name))
+    pytest.importorskip(RUNTIME[name])
+    said = refused(segmented[0] / "models" / FILES[name], tmp_path, "--device", "cuda")
+    assert said.startswith("error: `device` must be one that is here, but got cuda: ")
 
 
 def block(**entries) -> str:
