@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 from zlib import crc32
 
@@ -23,7 +24,13 @@ from monai.engines import AdversarialTrainer
 from torch import nn
 
 from monai_kd.corrections.correction_chain import describe_chain
-from monai_kd.handlers import EpochSeedHandler, FalsePixelHandler, MultiScaleHandler, SoftLabelCorrectionHandler
+from monai_kd.handlers import (
+    AdversarialDistillationHandler,
+    EpochSeedHandler,
+    FalsePixelHandler,
+    MultiScaleHandler,
+    SoftLabelCorrectionHandler,
+)
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import Teacher
 from monai_kd.networks.feature_capture import unwrap
@@ -34,8 +41,10 @@ PLAIN = (str, int, float, bool, type(None))
 def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int | float | None]:
     """
     What makes a run another one, so that a checkpoint of it is not gone on with: network, data, the options of
-    transforms, losses, optimizer and scales, seed, objective with its layers, and the weights of teachers and
-    assistants. It may get more epochs and other processes of its loader; functions and schedules cannot be compared.
+    transforms, losses, optimizer and scales, seed, objective with its layers, a discriminator with its optimizer, and
+    the weights of teachers and assistants. It may get more epochs and other processes of its loader. Of a function that
+    a configuration holds, as ``$lambda logits, label: @dice(logits, label) + 0.5 * @focal(logits, label)``, the numbers
+    in it and what it refers to are compared; of others, and of schedules, nothing.
 
     Args:
         trainer: a MONAI trainer.
@@ -46,8 +55,10 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
     """
     (network, optimizer), loader = trained(trainer), trainer.data_loader
     network, distillation = unwrap(network), teaching(handlers)
-    losses = {"loss": getattr(trainer, "loss_function", None) or getattr(trainer, "g_loss_function", None)}
+    losses = {"loss": getattr(trainer, "loss_function", None) or getattr(trainer, "recon_loss_function", None)}
+    losses |= {f"{each} loss": getattr(trainer, f"{each}_loss_function", None) for each in ("g", "d")}
     losses |= {name: loss for each in distillation for name, loss in each.losses.items()}
+    discriminators = list(_discriminators(trainer, distillation))
     scales = [scale for handler in handlers if isinstance(handler, MultiScaleHandler) for scale in handler.scales]
     teachers = list(_teachers(handlers))
     return {
@@ -61,6 +72,14 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "scales": ", ".join(f"{scale:g}" for scale in scales) or None,
         "learning rate": optimizer.defaults.get("lr"),
         "optimizer": type(optimizer).__name__ + "".join(f", {key} {value}" for key, value in _hyper(optimizer)),
+        "discriminator": "; ".join(f"checksum {_checksum(repr(unwrap(network)))}" for network, _ in discriminators)
+        or None,
+        "discriminator's optimizer": "; ".join(
+            f"{type(each).__name__}, lr {each.defaults.get('lr')}"
+            + "".join(f", {key} {value}" for key, value in _hyper(each))
+            for _, each in discriminators
+        )
+        or None,
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
         "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
         "layers": "; ".join(filter(None, map(_layers, distillation))) or None,
@@ -84,6 +103,15 @@ def trained(trainer: Any) -> tuple[nn.Module, Any]:
 def teaching(handlers: Sequence[Any]) -> list[TeachingHandler]:
     """The handlers that distil."""
     return [handler for handler in handlers if isinstance(handler, TeachingHandler)]
+
+
+def _discriminators(trainer: Any, handlers: Iterable[Any]) -> Iterable[tuple[nn.Module, Any]]:
+    """Networks that tell teacher and student, or real and made, apart, with their optimizers."""
+    if isinstance(trainer, AdversarialTrainer):
+        yield trainer.state.d_network, trainer.state.d_optimizer
+    for handler in handlers:
+        if isinstance(handler, AdversarialDistillationHandler):
+            yield handler.discriminator, handler.optimizer
 
 
 def _is_correction(handler: Any) -> bool:
@@ -125,6 +153,8 @@ def _checksum(text: str) -> str:
 
 def _options(loss: Any, prefix: str = "") -> dict[str, str | int | float]:
     """Numbers and names that a loss, and the losses that it is made of, were built with."""
+    if isinstance(loss, FunctionType):
+        return _of_function(loss, prefix)
     found: dict[str, str | int | float] = {}
     for key, value in getattr(loss, "__dict__", {}).items():
         name = prefix + key.lstrip("_")
@@ -136,6 +166,20 @@ def _options(loss: Any, prefix: str = "") -> dict[str, str | int | float]:
             found |= _options(value, f"{name} ")
     for key, part in getattr(loss, "_modules", {}).items():
         found |= _options(part, f"{prefix}{key} ")
+    return found
+
+
+def _of_function(function: FunctionType, prefix: str) -> dict[str, str | int | float]:
+    """The numbers in a function of a configuration, and of what it refers to there."""
+    constants, references = function.__code__.co_consts, function.__globals__.get("__local_refs", {})
+    numbers = [each for each in constants if isinstance(each, (int, float)) and not isinstance(each, bool)]
+    found: dict[str, str | int | float] = {f"{prefix}numbers": ", ".join(map(str, numbers))} if numbers else {}
+    for name in (each for each in constants if isinstance(each, str) and each in references):
+        value = references[name]
+        if isinstance(value, (int, float)):
+            found[prefix + name] = value
+        elif value is not function:
+            found |= _options(value, f"{prefix}{name} ")
     return found
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
@@ -129,6 +131,8 @@ def test_settings_are_those_that_make_it_another_run():
         "scales": None,
         "learning rate": 0.1,
         "optimizer": "SGD, dampening 0, maximize False, momentum 0, nesterov False, weight_decay 0",
+        "discriminator": None,
+        "discriminator's optimizer": None,
         "seed": None,
         "objective": "1 supervised, distilled from Conv2d by 0.1 kd",
         "layers": None,
@@ -268,11 +272,48 @@ def test_settings_are_read_without_code():
     assert {type(value) for value in found.values()} <= {str, int, float, bool, type(None)}
 
 
+def test_functions_of_a_configuration_are_compared():
+    """By the numbers in them and what they refer to; a bundle's loss is one."""
+    loss = "$lambda logits, label: @dice(logits, label) + {} * @focal(logits, label) + @more"
+    entries = {"dice": {"_target_": "DiceLoss"}, "focal": {"_target_": "FocalLoss"}, "more": 0.1}
+    entries |= {"loss": loss.format(0.5)}
+    others = {
+        "loss numbers": {"loss": loss.format(0.4)},
+        "loss focal gamma": {"focal::gamma": 3.0},
+        "loss more": {"more": 0.2},
+    }
+
+    def found(values: dict[str, Any]) -> dict[str, Any]:
+        parser = ConfigParser(copy.deepcopy(entries))
+        parser.update(values)
+        return settings(loss=parser.get_parsed_content("loss"))
+
+    one = found({})
+    assert one == found({})
+    for name, values in others.items():
+        two = found(values)
+        assert {key for key in one if one[key] != two[key]} == {name}
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        ({"discriminator": torch.nn.Conv2d(3, 1, 1, stride=2)}, "discriminator"),  # weights of the same shape
+        ({"rate": 0.2}, "discriminator's optimizer"),
+        ({"momentum": 0.5}, "discriminator's optimizer"),
+    ],
+)
+def test_other_discriminator_is_another_run(other, differs):
+    one, two = (settings(handlers=[adversary(**options)]) for options in ({}, other))
+    assert {name for name in one if one[name] != two[name]} == {differs}
+
+
 def adversary(**options: Any) -> AdversarialDistillationHandler:
     """Two teachers and a discriminator, of no layer."""
     team = TeacherTeam([Teacher(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1))) for _ in range(2)])
-    discriminator = torch.nn.Conv2d(3, 1, 1)
-    optimizer = torch.optim.SGD(discriminator.parameters(), 0.1)
+    discriminator = options.pop("discriminator", torch.nn.Conv2d(3, 1, 1))
+    rate, momentum = options.pop("rate", 0.1), options.pop("momentum", 0.0)
+    optimizer = torch.optim.SGD(discriminator.parameters(), rate, momentum)
     return AdversarialDistillationHandler(team, discriminator, optimizer, **({"student_layers": []} | options))
 
 

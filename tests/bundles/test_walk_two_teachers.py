@@ -25,6 +25,7 @@ import torch.distributed as dist
 from monai.bundle import ConfigParser
 
 from monai_kd.bundle import bundle_network
+from monai_kd.bundle.prepare_console import root_cause
 from monai_kd.data import endoscopy_cases
 from tests.bundles import two_ranks
 from tests.bundles.journey import BUNDLES, DATA, SMALL, XPNET, resume_state, run_configs
@@ -67,6 +68,7 @@ def test_teachers_and_student_are_trained_as_the_paper_says():
         (("train_teacher2.yaml",), 3e-4, (0.9, 0.999)),
     ):
         parser = train(*overlays)
+        parser["ckpt_name"] = "student" if rate > 2e-4 else "teacher_1_only"  # the name of the weights decides nothing
         optimizer, scheduler = (parser.get_parsed_content(name) for name in ("optimizer", "lr_scheduler"))
         assert (type(optimizer), optimizer.defaults["lr"]) == (torch.optim.Adam, rate)
         assert optimizer.defaults["betas"] == betas
@@ -124,7 +126,13 @@ def test_one_epoch_and_one_are_two(options, tmp_path, overlay):
     common = options | {"train::trainer::epoch_length": 3, "batch_size": 2}
     run_configs(BUNDLES[XPNET], configs, bundle_root=str(roots[0]), **(common | {"max_epochs": 2}))
     run_configs(BUNDLES[XPNET], configs, bundle_root=str(roots[1]), **common)
-    run_configs(BUNDLES[XPNET], [*configs, "resume.yaml"], bundle_root=str(roots[1]), **(common | {"max_epochs": 2}))
+    resume = [*configs, "resume.yaml"]
+    other = {"gan_weight": 1.0, "tversky_loss::alpha": 0.9} if overlay else {"discriminator_optimizer::lr": 0.01}
+    with pytest.raises(RuntimeError) as caught:
+        run_configs(BUNDLES[XPNET], resume, bundle_root=str(roots[1]), **(common | {"max_epochs": 2} | other))
+    said = "loss tversky_loss alpha 0.3 and not 0.9, g loss gan_weight 0.01 and not 1.0; "
+    assert (said if overlay else "discriminator's optimizer 'Adam, lr 0.0002") in root_cause(caught.value)
+    run_configs(BUNDLES[XPNET], resume, bundle_root=str(roots[1]), **(common | {"max_epochs": 2}))
     one, two = (resume_state(root, 2, name) for root in roots)
     learnt = {"patch_discriminator", "patch_optimizer"} if overlay else {"adversarial"}
     assert set(one) == {"model", "optimizer", "lr_scheduler", "trainer", "best"} | learnt
