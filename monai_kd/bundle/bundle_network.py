@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +23,9 @@ from monai_kd.bundle.locate import locate_bundle
 from monai_kd.networks.load_network import load_bundle_network
 
 
-def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Module:
+def bundle_network(
+    bundle: str | Path, network: str = "network_def", override: Mapping[str, Any] | None = None
+) -> nn.Module:
     """
     Build a network that a bundle's configuration defines, without its weights.
 
@@ -31,6 +35,7 @@ def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Modul
         bundle: folder of the bundle, or the name of one that ships with monai_kd.
         network: id of the network in the configuration: ``network_def`` is the one the bundle is for, ``teacher_def``
             the one it learns from. Sought in ``configs/inference``, then in ``configs/train``.
+        override: values of the configuration by id, ``{"teacher_def::backbone": "tiny"}``.
 
     Raises:
         FileNotFoundError: when there is no such bundle.
@@ -43,4 +48,4 @@ def bundle_network(bundle: str | Path, network: str = "network_def") -> nn.Modul
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...
     """
-    return load_bundle_network(locate_bundle(bundle), (network,))
+    return load_bundle_network(locate_bundle(bundle), (network,), override)

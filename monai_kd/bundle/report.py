@@ -13,8 +13,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from monai_kd.bundle.bundle_network import bundle_network
 from monai_kd.report.network_cost import NetworkCost, network_cost
@@ -31,6 +35,7 @@ def report(
     title: str = "Segmentation, case by case",
     bundle: str = "",
     shape: tuple[int, ...] = (),
+    override: dict[str, Any] | None = None,
 ) -> str:
     """
     Compare evaluation folders case by case in one HTML page: summary, paired tests against the first, pictures.
@@ -41,8 +46,11 @@ def report(
         output: path of the HTML page; one that exists is replaced.
         title: title of the page.
         bundle: folder of the bundle that was evaluated: a table puts the parameters and FLOPs of its networks
-            beside the mean scores on each test set or class. A run named teacher... has its ``teacher_def``.
+            beside the mean scores on each test set or class. What the evaluation says of its network
+            (``network.json``) tells which of them a run has; without it a run named teacher... has ``teacher_def``.
         shape: shape of the input for the FLOPs, batch first: ``1,3,352,352``; needed with `bundle`.
+        override: entries of the bundle's configuration by id with which the networks were trained:
+            ``"{'teacher_def::backbone': 'tiny'}"``.
 
     Returns:
         the tables as text, and the path of the page.
@@ -71,21 +79,39 @@ def report(
     if not metrics:
         raise ValueError(f"`folders` must have a metric in common, but got {[list(names) for names in measured]}.")
     tables = [summary_table(runs, metrics)]
+    notes = []
     if bundle:
-        tables.append(score_table(runs, metrics, {run: _cost(bundle, run, shape) for run in runs}))
+        costs = {path.name: _cost(bundle, path, tuple(shape), override or {}) for path in paths}
+        tables.append(score_table(runs, metrics, costs))
+        unknown = [run for run, cost in costs.items() if math.isnan(cost.flops)]
+        if unknown:
+            notes = [
+                f"The FLOPs of {', '.join(unknown)} are not known: they were evaluated with another network than "
+                f"{bundle} has; tell the options of their training with --override."
+            ]
     if len(runs) > 1:
         tables.append(paired_table(runs, metrics[0]))
     figures = {f"{path.name}: {picture.stem}": picture for path in paths for picture in sorted(path.glob("*.png"))}
     page = write_report(output, title, tables, figures)
-    return "\n\n".join([*(table.to_text() for table in tables), f"report: {page}"])
+    return "\n\n".join([*(table.to_text() for table in tables), *notes, f"report: {page}"])
 
 
 @cache
-def _cost_of(bundle: str, network: str, shape: tuple[int, ...]) -> NetworkCost:
-    return network_cost(bundle_network(bundle, network), shape, runs=1)
+def _cost_of(bundle: str, network: str, shape: tuple[int, ...], override: str) -> tuple[str, NetworkCost]:
+    built = bundle_network(bundle, network, json.loads(override))
+    return type(built).__name__, network_cost(built, shape, runs=1)
 
 
-def _cost(bundle: str, run: str, shape: tuple[int, ...]) -> NetworkCost:
+def _cost(bundle: str, run: Path, shape: tuple[int, ...], override: dict[str, Any]) -> NetworkCost:
     if not shape:
         raise ValueError("`shape` must be the shape of the bundle's input, as 1,3,352,352, but got none.")
-    return _cost_of(bundle, "teacher_def" if run.startswith("teacher") else "network_def", tuple(shape))
+    known = run / "network.json"
+    if not known.is_file():
+        network = "teacher_def" if run.name.startswith("teacher") else "network_def"
+        return _cost_of(bundle, network, shape, json.dumps(override))[1]
+    said = json.loads(known.read_text(encoding="utf-8"))
+    for network in ("network_def", "teacher_def"):
+        name, cost = _cost_of(bundle, network, shape, json.dumps(override))
+        if (name, cost.parameters) == (said["network"], said["parameters"]):
+            return cost
+    return replace(cost, parameters=said["parameters"], flops=math.nan)

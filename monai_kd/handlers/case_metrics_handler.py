@@ -28,6 +28,7 @@ from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather, string_list_all_gather
 
 from monai_kd.metrics import count_voxels
+from monai_kd.networks.feature_capture import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ class CaseMetricsHandler:
     of cases a class) when an evaluation ends. The values are those of the metrics attached to the evaluator with
     ``save_details=True``; an empty value says that the metric is not defined, since the label holds none of the class.
     Such cases count in no mean; what was predicted in them stands under ``pred_voxels`` and, summed, as
-    ``false_positive_voxels`` in the summary. The files are replaced as a whole or not at all.
+    ``false_positive_voxels`` in the summary. ``network.json`` tells class and number of parameters of the network that
+    was evaluated. The files are replaced as a whole or not at all. A network that predicts none of a class in all
+    cases, or nothing else, is warned of.
 
     Args:
         output_dir: folder to write to, made if it is missing.
@@ -101,7 +104,8 @@ class CaseMetricsHandler:
             self._names.append(case_name(item))
             self._groups.append(self._group(item))
             pred, label, _ = count_voxels(output["pred"][None], output["label"][None], include_background=False)
-            self._voxels.append(torch.cat([label, pred]).cpu())  # (2, classes)
+            every = torch.full_like(pred, output["pred"][0].numel())
+            self._voxels.append(torch.cat([label, pred, every]).cpu())  # (3, classes)
 
     def _group(self, item: dict[str, Any]) -> str:
         if self.group_key is None:
@@ -120,7 +124,22 @@ class CaseMetricsHandler:
             rows = self._rows(engine.state.metric_details, names, groups, voxels.numpy())
             self._replace("cases.csv", rows)
             self._replace("summary.json", self._summary(rows))
+            network = unwrap(engine.network) if isinstance(getattr(engine, "network", None), torch.nn.Module) else None
+            if network is not None:
+                size = sum(parameter.numel() for parameter in network.parameters())
+                self._replace("network.json", {"network": type(network).__name__, "parameters": size})
             logger.info(f"wrote {self.output_dir / 'cases.csv'} and summary.json of {len(names)} cases")
+            self._warn(voxels)
+
+    def _warn(self, voxels: torch.Tensor) -> None:
+        for c, label in enumerate(self.classes):
+            labelled, predicted, every = voxels[:, :, c].T
+            if labelled.any() and not predicted.any():
+                logger.warning(f"{label} was predicted nowhere in {len(voxels)} cases; the network has not learnt it")
+            elif (predicted == every).all() and (labelled < every).any():
+                logger.warning(
+                    f"{label} was predicted everywhere in {len(voxels)} cases; the network has not learnt it"
+                )
 
     def _rows(
         self, details: dict[str, torch.Tensor], names: list[str], groups: list[str], voxels: np.ndarray

@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -25,7 +26,9 @@ CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in
 NETWORK_IDS = ("network_def", "network", "net")
 
 
-def load_bundle_network(bundle: Path, identifiers: Sequence[str] = NETWORK_IDS) -> nn.Module:
+def load_bundle_network(
+    bundle: Path, identifiers: Sequence[str] = NETWORK_IDS, override: Mapping[str, Any] | None = None
+) -> nn.Module:
     """
     Build the network that a MONAI bundle describes, without its weights.
 
@@ -34,6 +37,7 @@ def load_bundle_network(bundle: Path, identifiers: Sequence[str] = NETWORK_IDS) 
     Args:
         bundle: the folder that holds ``configs/``.
         identifiers: ids of the network in the configuration, the first that is there is taken.
+        override: values of the configuration by id, where it has the entry.
 
     Returns:
         the module of ``network_def`` in ``configs/inference.json`` (or ``.yaml``, then train).
@@ -51,6 +55,7 @@ def load_bundle_network(bundle: Path, identifiers: Sequence[str] = NETWORK_IDS) 
     for path in found:
         parser = ConfigParser()
         parser.read_config(str(path))
+        parser.update({key: value for key, value in (override or {}).items() if key.split("::")[0] in parser})
         parser["bundle_root"] = str(bundle)
         for identifier in identifiers:
             if identifier in parser:

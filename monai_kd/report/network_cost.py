@@ -36,7 +36,7 @@ class NetworkCost:
     Args:
         parameters: all parameters, as papers count them.
         used_parameters: those that the output depends on in eval mode.
-        flops: floating point operations of one forward pass, a multiply-add counted as two.
+        flops: floating point operations of one forward pass, a multiply-add counted as two; NaN where not known.
         latency_p50: median time of a forward pass in milliseconds.
         latency_p95: the time in milliseconds that 95% of the passes stay below.
         size: parameters and buffers in megabytes (1e6 bytes), as ``model.pt`` holds them.
@@ -46,7 +46,7 @@ class NetworkCost:
 
     parameters: int
     used_parameters: int
-    flops: int
+    flops: float
     latency_p50: float
     latency_p95: float
     size: float

@@ -11,6 +11,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -80,6 +84,41 @@ def test_metrics_are_those_of_the_runs_and_sizes_those_of_the_bundle(tmp_path):
     ]
     with pytest.raises(ValueError, match="`shape` must be the shape of the bundle's input, .* but got none"):
         report(*folders, **options)
+
+
+class TestNetworks:
+    """The size of a run is that of the network that was evaluated, whatever the run's name."""
+
+    @staticmethod
+    def sizes(folder: Path, evaluated: dict[str, tuple[str, int]], **options: Any) -> tuple[dict[str, list[str]], str]:
+        for run, (network, parameters) in evaluated.items():
+            (folder / run).mkdir(exist_ok=True)
+            (folder / run / "cases.csv").write_text(
+                "\n".join(["case,class,dice,label_voxels,pred_voxels", *(f"{i},liver,0.5,9,9" for i in range(6))])
+            )
+            (folder / run / "network.json").write_text(json.dumps({"network": network, "parameters": parameters}))
+        options |= {"output": str(folder / "page.html"), "bundle": "liver_tumor_ct_emkd", "shape": (1, 1, 64, 64)}
+        shown = report(*(str(folder / run) for run in evaluated), **options)
+        lines = shown.splitlines()
+        head = next(i for i, line in enumerate(lines) if "M parameters" in line)
+        return {line.split()[0]: line.split()[1:] for line in lines[head + 2 : head + 2 + len(evaluated)]}, shown
+
+    def test_are_told_by_the_evaluation(self, tmp_path):
+        evaluated = {"teacher_1_only": ("ENet", 353_761), "large": ("RAUNet", 22_143_394)}
+        found, shown = self.sizes(tmp_path, evaluated)
+        assert found == {"teacher_1_only": ["0.35", "0.06", "0.500"], "large": ["22.14", "0.73", "0.500"]}
+        assert "are not known" not in shown
+
+    def test_that_the_bundle_does_not_have(self, tmp_path):
+        found, shown = self.sizes(tmp_path, {"teacher": ("RAUNet", 22_143_523), "model": ("ENet", 353_761)})
+        assert found == {"teacher": ["22.14", "-", "0.500"], "model": ["0.35", "0.06", "0.500"]}
+        assert "The FLOPs of teacher are not known: they were evaluated with another network than liver" in shown
+
+    def test_with_the_options_of_their_training(self, tmp_path):
+        evaluated = {"teacher": ("RAUNet", 22_143_523), "model": ("ENet", 353_825)}  # three classes
+        found, shown = self.sizes(tmp_path, evaluated, override={"num_classes": 3})
+        assert found == {"teacher": ["22.14", "0.73", "0.500"], "model": ["0.35", "0.06", "0.500"]}
+        assert "are not known" not in shown
 
 
 def test_runs_without_a_common_metric_are_refused(evaluations):

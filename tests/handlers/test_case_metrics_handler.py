@@ -146,7 +146,24 @@ def test_evaluations_replace_each_other_as_a_whole(tmp_path):
     assert_as_expected(tmp_path)
     evaluate(tmp_path, cases=CASES[:1])
     assert [row["case"] for row in rows(tmp_path)] == ["a", "a"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "network.json", "summary.json"]
+
+
+def test_tells_which_network_it_was(tmp_path):
+    evaluate(tmp_path)
+    assert json.loads((tmp_path / "network.json").read_text()) == {"network": "Identity", "parameters": 0}
+
+
+def test_class_that_is_predicted_nowhere_or_everywhere_is_warned_of(tmp_path, caplog):
+    evaluate(tmp_path)
+    assert "was predicted" not in caplog.text
+    evaluate(tmp_path, cases=[("a", volume(8), volume(8)), ("b", volume(4), volume(6))])  # a class that no label has
+    assert "was predicted" not in caplog.text
+    evaluate(tmp_path, cases=[("a", volume(8, 4), volume(8)), ("b", volume(4), volume(6))])
+    assert "tumor was predicted nowhere in 2 cases; the network has not learnt it" in caplog.text
+    assert "organ" not in caplog.text
+    evaluate(tmp_path, cases=[("a", volume(8), volume(64)), ("b", volume(64), volume(64))])
+    assert "organ was predicted everywhere in 2 cases; the network has not learnt it" in caplog.text
 
 
 def test_evaluation_of_nothing_is_refused(tmp_path):
