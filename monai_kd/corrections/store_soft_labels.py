@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from monai_kd.networks.soft_label import as_logits, as_soft_label
 from monai_kd.networks.teacher import plain
 from monai_kd.transforms.load_soft_label import sample_key, stored_origin
 
+logger = logging.getLogger(__name__)
 MARGIN = 2.0**-20
 
 
@@ -50,7 +52,8 @@ def store_soft_labels(
     a third of the computation of a PLC-KD step. What is stored for the same image, label, weights, classes and
     corrections (:py:func:`~monai_kd.corrections.correction_chain.describe_chain`) already is left as it is, so that a
     run that was stopped goes on; the teacher is always asked about the first image, which tells its number of classes.
-    Files that are broken are written again.
+    Files that are broken are written again; those of the same images with other weights or corrections are replaced,
+    so keep what is to stay in a folder of its own.
 
     A file holds ``logits`` in half precision, see :py:func:`~monai_kd.networks.soft_label.as_logits`, off by 2^-11 of
     itself at most. So with any temperature a probability of C classes is off by less than 2^-11 (0.37 + log C), 5e-4
@@ -110,6 +113,7 @@ def store_soft_labels(
         save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(partial), origin)
         os.replace(partial, path)
         computed += 1
+    logger.info(f"{computed} soft labels stored in {root}, {len(dataset) - computed} were there already")
     return computed
 
 

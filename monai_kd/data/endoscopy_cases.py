@@ -118,9 +118,14 @@ def endoscopy_cases(
     folders = list(_folders(root))
     found = [entry for entry in folders if datasets is None or entry.dataset in datasets]
     lacking = sorted(set(datasets or ()) - {entry.dataset for entry in found})
-    if lacking or not found:
-        what = f"the data sets {', '.join(lacking)}" if lacking else "images/ and masks/, at any depth"
-        raise FileNotFoundError(f"`folder` must hold {what}, but got {root} without.")
+    if lacking:
+        there = ", ".join(sorted({entry.dataset for entry in folders})) or "none"
+        raise FileNotFoundError(
+            f"`folder` must hold the data sets {', '.join(lacking)}, but got {root} with {there}. Other data needs other "
+            "`datasets`; in a bundle see the table of other data in docs/README.md."
+        )
+    if not found:
+        raise FileNotFoundError(f"`folder` must hold images/ and masks/, at any depth, but got {root} without.")
     unknown = sorted(set(exclude) - {case for entry in folders for case in _known(entry)})
     if unknown:
         raise ValueError(

@@ -44,8 +44,10 @@ def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, s
     found = dict(problems) | {case["case"]: reason for case, reason in zip(cases, reasons) if reason}
     if found:
         lines = "".join(f"\n  {case}: {reason}" for case, reason in found.items())
+        some = f"{next(iter(found))!r}{', ...' if len(found) > 1 else ''}"
         raise ValueError(
-            f"{len(found)} images in {root} cannot be used; repair them or leave them out (`exclude`):{lines}"
+            f"{len(found)} images in {root} cannot be used; repair them or leave them out with exclude=[{some}] in the "
+            f"call that lists them, which in a bundle is `cases`, `test_cases` or `split` of configs/train.yaml:{lines}"
         )
 
 

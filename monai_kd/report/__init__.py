@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-from monai_kd.report.correction_figure import CorrectionCase, correction_figure
+from monai_kd.report.correction_figure import CorrectionCase, correction_cases, correction_figure
 from monai_kd.report.cost_table import cost_table
 from monai_kd.report.layer_table import layer_table
 from monai_kd.report.network_cost import NetworkCost, network_cost
@@ -31,6 +31,7 @@ __all__ = [
     "PairedTest",
     "Spread",
     "Table",
+    "correction_cases",
     "correction_figure",
     "cost_table",
     "layer_table",

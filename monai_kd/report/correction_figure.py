@@ -21,7 +21,10 @@ import numpy as np
 import torch
 from monai.utils import convert_to_numpy, convert_to_tensor
 
-from monai_kd.corrections import false_pixels
+from monai_kd.corrections import CorrectionChain, false_pixels
+from monai_kd.networks import Teacher, TeacherTeam
+from monai_kd.networks.soft_label import as_soft_label
+from monai_kd.networks.teacher import plain
 from monai_kd.report._picture import picture
 from monai_kd.report.overlay import LABEL_COLOUR, _outline
 from monai_kd.report.overlay import _as_seen as _turned
@@ -46,6 +49,60 @@ class CorrectionCase:
     image: Any
     label: Any
     soft_labels: Mapping[str, Any]
+
+
+def correction_cases(
+    dataset: Any,
+    teacher: Teacher | TeacherTeam,
+    corrections: Mapping[str, Any] | Sequence[Any] = (),
+    device: torch.device | str = "cpu",
+    image_key: str = "image",
+    label_key: str = "label",
+    picture_key: str = "image",
+) -> list[CorrectionCase]:
+    """
+    Ask the teacher about each item of a dataset and correct what it says, for :py:func:`correction_figure`.
+
+    Args:
+        dataset: items with image (channels, *spatial) and label (1, *spatial), preprocessed as in training but for what
+            is random. The name of a case is the item's ``"case"``, or its number.
+        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        corrections: as of :py:class:`~monai_kd.corrections.CorrectionChain`; without any the teacher's are shown.
+        device: where the networks run.
+        image_key: entry of the image.
+        label_key: entry of the label.
+        picture_key: entry of what is drawn: an image before it was normalised has its true colours.
+
+    Returns:
+        a case for each item, its soft labels under ``"teacher"`` and the names of the corrections.
+
+    Raises:
+        ValueError: of a correction, when image and label do not fit.
+
+    Example::
+
+        >>> import torch
+        >>> from monai_kd.corrections import SimilarityCorrection
+        >>> data = [{"image": torch.rand(3, 8, 8), "label": torch.ones(1, 8, 8), "case": "01"}]
+        >>> (case,) = correction_cases(data, Teacher(torch.nn.Conv2d(3, 2, 1)), [SimilarityCorrection()])
+        >>> case.name, list(case.soft_labels)
+        ('01', ['teacher', 'similarity'])
+    """
+    chain = CorrectionChain(corrections).to(device) if corrections else None
+    teacher.to(device)
+    cases = []
+    for number in range(len(dataset)):
+        item = dataset[number]
+        keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
+        images = {key: torch.as_tensor(plain(item[key]))[None].to(device) for key in keys}
+        images["image"] = images[image_key]
+        label = torch.as_tensor(plain(item[label_key]))[None].to(device)
+        soft_label = as_soft_label(teacher(images).logits)
+        steps = chain(soft_label, images, label) if chain else {"teacher": soft_label}
+        soft_labels = {name: step[0].cpu() for name, step in steps.items()}
+        name = str(item.get("case", number))
+        cases.append(CorrectionCase(name, plain(item[picture_key]), plain(item[label_key]), soft_labels))
+    return cases
 
 
 def correction_figure(cases: Sequence[CorrectionCase], axcodes: str | None = None) -> bytes:

@@ -25,6 +25,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_numpy, optional_import
 
+AGAIN = (
+    "Store soft labels again with `monai_kd.corrections.store_soft_labels` (in a bundle that has it: the command with "
+    "configs/store_soft_labels.yaml)"
+)
+
 
 def sample_key(image: Any, label: Any) -> str:
     """
@@ -131,26 +136,25 @@ class LoadSoftLabeld(MapTransform):
             raise FileNotFoundError(
                 f"`folder` must hold a soft label for this image, but got {path.parent} without {path.name}. Was it "
                 "never stored, or have image, label or preprocessing changed since, or is a random transform before "
-                "`LoadSoftLabeld`? Store soft labels again (`monai_kd.corrections.store_soft_labels`)."
+                f"`LoadSoftLabeld`? {AGAIN}."
             )
         origin = stored_origin(path)
         if not origin:
             raise ValueError(
                 f"`folder` must hold whole files of stored soft labels, but got {path}, which is broken or something "
-                "else. Store soft labels again (`monai_kd.corrections.store_soft_labels`), which replaces it."
+                f"else. {AGAIN}, which replaces it."
             )
         if origin["weights_key"] != self.weights_key:
             raise ValueError(
                 f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and "
-                f"{origin['weights_key']} in {path}: teacher, assistants or corrections have changed since. Store soft "
-                "labels again (`monai_kd.corrections.store_soft_labels`)."
+                f"{origin['weights_key']} in {path}: teacher, assistants or corrections have changed since, or are "
+                f"others. {AGAIN}; in a folder of their own, where these are to stay."
             )
         self._first = self._first or (origin, path)
         if origin != self._first[0]:
             raise ValueError(
                 f"`folder` must hold soft labels of one chain of corrections and number of classes, but got "
-                f"{origin} in {path} and {self._first[0]} in {self._first[1]}. Store soft labels again "
-                "(`monai_kd.corrections.store_soft_labels`), to the end."
+                f"{origin} in {path} and {self._first[0]} in {self._first[1]}. {AGAIN}, to the end."
             )
         with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:
             logits = file.get_tensor("logits").float()

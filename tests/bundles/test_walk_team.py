@@ -26,12 +26,14 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.networks.nets import UNet
+from PIL import Image
 
+import monai_kd.report
 from monai_kd.bundle import KDWorkflow, StagedWorkflow
 from monai_kd.data import endoscopy_cases, idrid_cases, isic_cases
 from monai_kd.data.endoscopy_cases import CLINICDB
 from monai_kd.networks.nets import TransUNet
-from monai_kd.transforms import LoadMask
+from monai_kd.transforms import LoadMask, LoadRGB
 from tests.bundles.journey import (
     BUNDLES,
     DATA,
@@ -178,6 +180,28 @@ def test_student_learns_what_the_parts_say(bundle, tmp_path):
 
 
 @pytest.mark.slow
+def test_figure_shows_photographs_in_their_colours(bundle, tmp_path, monkeypatch):
+    """The command's picture, and what is drawn of cases that were chosen."""
+    with Image.open(bundle / "eval" / "correction_figure.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 4 * 110
+    drawn: list[Any] = []
+    monkeypatch.setattr(monai_kd.report, "correction_figure", lambda cases: drawn.extend(cases) or b"drawn")
+    options = SMALL[SKIN] | {"dataset_dir": str(bundle.parent / "data" / DATA[SKIN]), "bundle_root": str(tmp_path)}
+    options |= {f"{name}_ckpt": str(bundle / "models" / f"{name}.pt") for name in STAGES[:3]}
+    options |= {"figure_cases": "$@split['train'][1:3]", "use_b": False, "image_size": [64, 80]}  # their own
+    run_configs(BUNDLES[SKIN], ["train.yaml", "correction_figure.yaml"], **options)
+    assert (tmp_path / "eval" / "correction_figure.png").read_bytes() == b"drawn"
+    cases = isic_cases(bundle.parent / "data" / DATA[SKIN], "training")[1:3]
+    assert [case.name for case in drawn] == [case["case"] for case in cases]
+    for case, files in zip(drawn, cases, strict=True):
+        torch.testing.assert_close(case.image, LoadRGB()(files["image"]).as_tensor())
+        assert torch.equal(case.label, LoadMask()(files["label"]).as_tensor())
+        assert list(case.soft_labels) == ["teacher", "assistant_f", "similarity"]
+        assert torch.equal(case.soft_labels["similarity"].argmax(0, keepdim=True), case.label.long())
+
+
+@pytest.mark.slow
 def test_stored_soft_labels_train_the_student(bundle):
     stored = list((bundle / "cache" / "soft_labels").glob("*.safetensors"))
     assert len(stored) == 12
@@ -256,7 +280,12 @@ class TestStages:
         data = bundle.parent / "data" / DATA[SKIN]
         assert self.run(tmp_path, data) == list(STAGES)
         assert self.run(tmp_path, data) == []
+        match = r"last stage must have the settings that .*model.pt was trained with, but got kd_weight 1.0 and not 0.5"
+        with pytest.raises(ValueError, match=match):
+            self.run(tmp_path, data, kd_weight=0.5, num_workers=0)
+        assert "was trained with" not in caplog.text
         assert self.run(tmp_path, data, ckpt_name="other", use_b=False) == ["other"]  # the last stage's name alone
+        assert f"{tmp_path / 'models' / 'teacher.pt'} was trained with use_b True and not False" in caplog.text
 
         (tmp_path / "models" / "assistant_b.pt").unlink()
         for path in (tmp_path / "models" / "resume").glob("assistant_b*"):

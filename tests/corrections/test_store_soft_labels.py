@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -127,6 +128,13 @@ class TestLoading:
         store_soft_labels(data, Teacher(network()), tmp_path, "1")
         loaded = LoadSoftLabeld("soft_label", tmp_path, "1")(data[0])["soft_label"]
         torch.testing.assert_close(loaded, network()(data[0]["image"][None]).softmax(1)[0], atol=6e-4, rtol=0)
+
+    def test_says_how_many_and_where(self, tmp_path, caplog):
+        with caplog.at_level(logging.INFO, logger="monai_kd"):
+            for length, key in ((3, "1"), (4, "1"), (4, "2")):
+                stored(tmp_path, items(4)[:length], key=key)
+        expected = ("3 soft labels stored in {}, 0", "1 soft labels stored in {}, 3", "4 soft labels stored in {}, 0")
+        assert caplog.messages == [f"{text.format(tmp_path)} were there already" for text in expected]
 
     def test_stored_once(self, tmp_path):
         assert [stored(tmp_path, items(6)), stored(tmp_path, items(6)), stored(tmp_path, items(6), key="2")] == [
@@ -291,8 +299,12 @@ class TestStale:
 
     def test_other_weights(self, tmp_path):
         stored(tmp_path, items(), key="old")
-        with pytest.raises(ValueError, match=r"got new and old in .*: teacher, assistants or corrections have changed"):
+        with pytest.raises(
+            ValueError, match=r"got new and old in .*: teacher, assistants or corrections have changed"
+        ) as error:
             LoadSoftLabeld("soft_label", tmp_path, "new")(items()[0])
+        remedies = ("`monai_kd.corrections.store_soft_labels`", "in a bundle", "configs/store_soft_labels.yaml")
+        assert [remedy for remedy in remedies if remedy not in str(error.value)] == []
         stored(tmp_path, items(), key="new")
         LoadSoftLabeld("soft_label", tmp_path, "new")(items()[0])
 

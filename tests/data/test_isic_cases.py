@@ -80,6 +80,8 @@ def test_all_that_cannot_be_used_are_named_at_once(tmp_path):
     with pytest.raises(ValueError, match="3 images in .* cannot be used") as error:
         isic_cases(tmp_path)
     text = str(error.value)
+    assert "leave them out with exclude=['ISIC_0000000', ...] in the call that lists them" in text
+    assert "`cases`, `test_cases` or `split` of configs/train.yaml:\n" in text
     assert "ISIC_0000000: " in text
     assert "has no mask" in text
     assert "8 x 6 and 3 x 3" in text

@@ -20,7 +20,9 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_kd.report import CorrectionCase, correction_figure
+from monai_kd.corrections import AssistantCorrection, SimilarityCorrection, false_pixels
+from monai_kd.networks import Teacher
+from monai_kd.report import CorrectionCase, correction_cases, correction_figure
 from monai_kd.report.correction_figure import EXTRA_COLOUR, MISSED_COLOUR, _displayed
 from tests.report.test_overlay import pixels
 
@@ -67,6 +69,49 @@ def test_false_pixels_have_their_colours():
         more = [pixels(picture, colour) - pixels(legend, colour) for colour in (MISSED_COLOUR, EXTRA_COLOUR)]
         assert more[0] > missed
         assert (more[1] > extra) if extra else more[1] == 0
+
+
+class TestCases:
+    """Teacher and corrections asked, by hand: a network that says the sign of the first channel."""
+
+    @staticmethod
+    def network(sign: float) -> torch.nn.Conv2d:
+        network = torch.nn.Conv2d(3, 2, 1, bias=False)
+        network.weight.data = torch.tensor([[-sign, 0.0, 0.0], [sign, 0.0, 0.0]])[..., None, None]
+        return network
+
+    @staticmethod
+    def items() -> list[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(0)
+        photos = torch.rand(2, 3, 8, 6, generator=generator)
+        labels = (photos[:, :1] > 0.7).float()
+        return [
+            {"image": MetaTensor(photo - 0.5), "photo": MetaTensor(photo), "label": label, "case": f"ISIC_{number}"}
+            for number, (photo, label) in enumerate(zip(photos, labels))
+        ]
+
+    def test_values_of_each_step(self):
+        items = self.items()
+        corrections = {"assistant_f": AssistantCorrection(self.network(-1)), "similarity": SimilarityCorrection()}
+        cases = correction_cases(items, Teacher(self.network(1)), corrections, picture_key="photo")
+        assert [case.name for case in cases] == ["ISIC_0", "ISIC_1"]
+        for case, item in zip(cases, items, strict=True):
+            assert torch.equal(case.image, item["photo"].as_tensor())  # as it was before it was normalised
+            assert torch.equal(case.label, item["label"])
+            first = (item["image"].as_tensor()[:1] * 2).sigmoid()
+            wrong = ((first > 0.5) != (item["label"] > 0)).float()
+            assert 0 < wrong.sum() < wrong.numel()
+            torch.testing.assert_close(case.soft_labels["teacher"][1:], first)
+            torch.testing.assert_close(case.soft_labels["assistant_f"][1:], wrong * (1 - first) + (1 - wrong) * first)
+            last = false_pixels(case.soft_labels["similarity"][None], item["label"][None])
+            assert list(case.soft_labels) == ["teacher", "assistant_f", "similarity"]
+            assert not last.any()
+
+    def test_without_corrections_or_names(self):
+        items = [{key: value for key, value in item.items() if key != "case"} for item in self.items()]
+        cases = correction_cases(items, Teacher(self.network(1)))
+        assert [(case.name, list(case.soft_labels)) for case in cases] == [("0", ["teacher"]), ("1", ["teacher"])]
+        assert correction_figure(cases)[1:4] == b"PNG"
 
 
 def test_one_row_a_case_and_one_column_a_step():

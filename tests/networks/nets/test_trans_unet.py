@@ -173,7 +173,9 @@ def test_trains_from_scratch_aloud(path: Path, caplog: pytest.LogCaptureFixture)
         assert caplog.messages == []
         for _ in range(2):
             network.train()
-    assert caplog.messages == ["TransUNet tiny trains from scratch unless a checkpoint was loaded: no weights are given"]
+    assert caplog.messages == [
+        "TransUNet tiny trains from scratch unless a checkpoint was loaded: no weights are given"
+    ]
 
 
 def _two(x: torch.Tensor, convs: nn.Module) -> torch.Tensor:
