@@ -26,7 +26,8 @@ from monai.utils import TransformBackends, convert_to_tensor
 class RandHued(RandomizableTransform, MapTransform):
     """
     Turns the colours of an RGB image by a random angle around the axis of the greys: greys, and the mean of the three
-    channels of each pixel, remain as they are; a third of a turn makes red of green, green of blue and blue of red.
+    channels of each pixel, remain as they are where nothing is cut off; a third of a turn makes red of green, green of
+    blue and blue of red.
 
     XP-Net's augmentation (EndoCV 2022, 3.1.1) changes brightness, contrast and hue; MONAI has the first two
     (``RandScaleIntensityd``, ``RandScaleIntensityFixedMeand``). Values that leave [0, 1] are cut off.
@@ -38,7 +39,8 @@ class RandHued(RandomizableTransform, MapTransform):
         allow_missing_keys: whether a missing image is no error.
 
     Raises:
-        ValueError: when an argument is out of range, or (as it is called) an image has other than three channels.
+        ValueError: when an argument is out of range, or (as it is called) an image has other than three channels or
+            values that are no floating-point numbers in [0, 1].
 
     Example::
 
@@ -69,14 +71,21 @@ class RandHued(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         d = dict(data)
         self.randomize()
-        for key in self.key_iterator(d) if self._do_transform else ():
-            d[key] = self._turned(d[key])
+        for key in self.key_iterator(d):
+            d[key] = convert_to_tensor(d[key], track_meta=get_track_meta())
+            if self._do_transform:
+                d[key] = self._turned(d[key])
         return d
 
-    def _turned(self, img: NdarrayOrTensor) -> torch.Tensor:
-        image = convert_to_tensor(img, track_meta=get_track_meta())
+    def _turned(self, image: torch.Tensor) -> torch.Tensor:
         if image.shape[0] != 3:
             raise ValueError(f"`keys` must name images of three channels, but got {tuple(image.shape)}.")
+        low, high = image.aminmax()
+        if not image.is_floating_point() or not (low >= -0.01 and high <= 1.01):  # what interpolation may add
+            raise ValueError(
+                f"`keys` must name images of floating-point values in [0, 1], but got {image.dtype} from {low:g} to "
+                f"{high:g}; scale them first (`ScaleIntensityRanged`), and normalise afterwards."
+            )
         angle = 2 * math.pi * self._turn
         along = (1 - math.cos(angle)) / 3
         across = math.sin(angle) / math.sqrt(3)

@@ -18,9 +18,10 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data.meta_obj import get_track_meta
 from monai.transforms import MapTransform, RandomizableTransform, Resample
 from monai.transforms.utils import create_grid
-from monai.utils import ensure_tuple_rep
+from monai.utils import convert_to_tensor, ensure_tuple_rep
 
 
 class RandPerspectived(RandomizableTransform, MapTransform):
@@ -81,11 +82,13 @@ class RandPerspectived(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         d = dict(data)
         self.randomize()
-        for key, mode in self.key_iterator(d, self.modes) if self._do_transform else ():
-            d[key] = self._tilted(d[key], mode)
+        for key, mode in self.key_iterator(d, self.modes):
+            d[key] = convert_to_tensor(d[key], track_meta=get_track_meta())
+            if self._do_transform:
+                d[key] = self._tilted(d[key], mode)
         return d
 
-    def _tilted(self, image: NdarrayOrTensor, mode: str) -> torch.Tensor:
+    def _tilted(self, image: torch.Tensor, mode: str) -> torch.Tensor:
         if image.ndim != 3:
             raise ValueError(f"`keys` must name images of shape (channels, H, W), but got {tuple(image.shape)}.")
         size = tuple(image.shape[1:])

@@ -71,6 +71,12 @@ def test_probability_and_seed():
     torch.testing.assert_close(RandHued("image", prob=1.0, shift=0.0)({"image": image})["image"].as_tensor(), image)
 
 
+def test_gives_tensors_whatever_is_drawn():
+    transform = RandHued("image", prob=0.5).set_random_state(0)
+    kinds = {type(transform({"image": np.zeros((3, 4, 4), np.float32)})["image"]) for _ in range(20)}
+    assert kinds == {MetaTensor}
+
+
 def test_keeps_metadata():
     changed = RandHued("image", prob=1.0)({"image": MetaTensor(torch.rand(3, 8, 8), meta={"case": "a"})})["image"]
     assert changed.meta["case"] == "a"
@@ -82,3 +88,10 @@ def test_guards():
         RandHued("image", shift=0.6)
     with pytest.raises(ValueError, match=r"images of three channels, but got \(1, 4, 4\)"):
         RandHued("image", prob=1.0)({"image": torch.rand(1, 4, 4)})
+    for image, got in (
+        (255 * torch.ones(3, 4, 4), "torch.float32 from 255 to 255"),
+        (torch.ones(3, 4, 4) - 2, "torch.float32 from -1 to -1"),
+        (torch.full((3, 4, 4), 200, dtype=torch.uint8), "torch.uint8 from 200 to 200"),
+    ):
+        with pytest.raises(ValueError, match=rf"floating-point values in \[0, 1\], but got {got}; scale them first"):
+            RandHued("image", prob=1.0)({"image": image})

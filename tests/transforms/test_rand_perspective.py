@@ -95,6 +95,7 @@ def test_probability_and_seed():
     tilt = RandPerspectived("image", prob=0.5).set_random_state(0)
     same = [torch.equal(torch.as_tensor(tilt({"image": image})["image"]), image) for _ in range(40)]
     assert 10 <= sum(same) <= 30
+    assert {type(tilt({"image": np.zeros((1, 4, 4), np.float32)})["image"]) for _ in range(20)} == {MetaTensor}
     one, other = (transform(seed=5)({"image": image})["image"] for _ in range(2))
     assert torch.equal(one, other)
 
