@@ -121,8 +121,8 @@ def endoscopy_cases(
     if lacking:
         there = ", ".join(sorted({entry.dataset for entry in folders})) or "none"
         raise FileNotFoundError(
-            f"`folder` must hold the data sets {', '.join(lacking)}, but got {root} with {there}. Other data needs other "
-            "`datasets`; in a bundle see the table of other data in docs/README.md."
+            f"`folder` must hold the data sets {', '.join(lacking)}, but got {root} with {there}. Other data needs "
+            "other `datasets`; in a bundle see the table of other data in docs/README.md."
         )
     if not found:
         raise FileNotFoundError(f"`folder` must hold images/ and masks/, at any depth, but got {root} without.")
