@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ._attention import attend, check_attention, divergence
-from ._inputs import as_inputs, autocast_disabled, check_option, check_temperature
+from ._inputs import as_inputs, autocast_disabled, check_option
+from ._tempered_loss import TemperedLoss
 
 
-class AttentionSupervisionLoss(nn.Module):
+class AttentionSupervisionLoss(TemperedLoss):
     """
     Pull the student's logits, after self-attention over the rows of the image, towards the teacher's.
 
@@ -69,22 +69,12 @@ class AttentionSupervisionLoss(nn.Module):
     def __init__(
         self, temperature: float = 2.0, tokens: str = "rows", norm: str = "flat", pool: int | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(temperature)
         check_attention(tokens, pool)
         check_option("norm", norm, ("flat", "row"))
-        self.temperature = temperature
         self.tokens = tokens
         self.norm = norm
         self.pool = pool
-
-    @property
-    def temperature(self) -> float:
-        """Softening of both attention outputs."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = check_temperature(value)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """

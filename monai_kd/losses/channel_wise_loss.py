@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from ._inputs import as_inputs, autocast_disabled, check_same_shape, check_temperature
+from ._inputs import as_inputs, autocast_disabled, check_same_shape
+from ._tempered_loss import TemperedLoss
 
 
-class ChannelWiseLoss(nn.Module):
+class ChannelWiseLoss(TemperedLoss):
     """
     Pull where each of the student's channels is high within an image towards where the teacher's is.
 
@@ -53,17 +53,7 @@ class ChannelWiseLoss(nn.Module):
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    @property
-    def temperature(self) -> float:
-        """Softening of both maps."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = check_temperature(value)
+        super().__init__(temperature)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """

@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ._inputs import (
     as_inputs,
     autocast_disabled,
     check_num_classes,
     check_option,
-    check_temperature,
     class_balanced_mean,
     one_hot_label,
     resize,
 )
 from ._nodes import check_pool, pool_nodes, unit_vectors
+from ._tempered_loss import TemperedLoss
 
 
-class CrossImageRelationalLoss(nn.Module):
+class CrossImageRelationalLoss(TemperedLoss):
     """
     Pull the similarity of each pixel to the pixels of all images of the batch towards that in the teacher.
 
@@ -80,23 +79,13 @@ class CrossImageRelationalLoss(nn.Module):
         balance: str = "none",
         num_classes: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(temperature)
         check_pool(pool)
         check_option("balance", balance, ("none", "class"))
         check_num_classes(num_classes)
-        self.temperature = temperature
         self.pool = pool
         self.balance = balance
         self.num_classes = num_classes
-
-    @property
-    def temperature(self) -> float:
-        """What the cosines are divided by."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = check_temperature(value)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """

@@ -15,7 +15,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ._inputs import (
     as_inputs,
@@ -23,13 +22,13 @@ from ._inputs import (
     check_label_size,
     check_option,
     check_same_prediction,
-    check_temperature,
     class_balanced_mean,
     one_hot_label,
 )
+from ._tempered_loss import TemperedLoss
 
 
-class DecoupledKDLoss(nn.Module):
+class DecoupledKDLoss(TemperedLoss):
     """
     Pull the student's certainty of the true class at each pixel, and apart from it how the student ranks the other
     classes, towards the teacher's.
@@ -72,24 +71,14 @@ class DecoupledKDLoss(nn.Module):
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, balance: str = "none") -> None:
-        super().__init__()
+        super().__init__(temperature)
         for name, weight in {"alpha": alpha, "beta": beta}.items():
             if not 0 <= weight < math.inf:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, but got {weight}.")
         check_option("balance", balance, ("none", "class"))
         self.alpha = alpha
         self.beta = beta
-        self.temperature = temperature
         self.balance = balance
-
-    @property
-    def temperature(self) -> float:
-        """Softening of both logits."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = check_temperature(value)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """

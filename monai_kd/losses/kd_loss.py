@@ -11,11 +11,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ._inputs import (
     as_inputs,
@@ -26,9 +23,10 @@ from ._inputs import (
     class_balanced_mean,
     one_hot_label,
 )
+from ._tempered_loss import TemperedLoss
 
 
-class KDLoss(nn.Module):
+class KDLoss(TemperedLoss):
     """
     Pull the student's class probabilities at each pixel towards the teacher's softened ones.
 
@@ -67,23 +65,11 @@ class KDLoss(nn.Module):
     """
 
     def __init__(self, temperature: float = 4.0, direction: str = "forward", balance: str = "none") -> None:
-        super().__init__()
+        super().__init__(temperature)
         check_option("direction", direction, ("forward", "reverse"))
         check_option("balance", balance, ("none", "class"))
-        self.temperature = temperature
         self.direction = direction
         self.balance = balance
-
-    @property
-    def temperature(self) -> float:
-        """Softening of both logits."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        if not 0 < value < math.inf:
-            raise ValueError(f"`temperature` must be a finite number above 0, but got {value}.")
-        self._temperature = float(value)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """

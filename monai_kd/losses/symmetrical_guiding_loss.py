@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ._attention import attend, check_attention, divergence
-from ._inputs import as_inputs, autocast_disabled, check_option, check_temperature
+from ._inputs import as_inputs, autocast_disabled, check_option
+from ._tempered_loss import TemperedLoss
 
 
-class SymmetricalGuidingLoss(nn.Module):
+class SymmetricalGuidingLoss(TemperedLoss):
     """
     Pull the student's attended logits, made symmetric, towards the teacher's.
 
@@ -70,24 +70,14 @@ class SymmetricalGuidingLoss(nn.Module):
         tokens: str = "rows",
         pool: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(temperature)
         check_option("sigma", sigma, ("sigmoid_bernoulli", "sigmoid_softmax", "softmax"))
         check_option("direction", direction, ("forward", "reverse"))
         check_attention(tokens, pool)
-        self.temperature = temperature
         self.sigma = sigma
         self.direction = direction
         self.tokens = tokens
         self.pool = pool
-
-    @property
-    def temperature(self) -> float:
-        """Softening of both maps."""
-        return self._temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature = check_temperature(value)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """
