@@ -22,6 +22,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
+from monai_kd.networks import FeatureCapture
 from tests.bundles.journey import BUNDLES, HEADNECK, KIDNEY, LIVER, ROOT, SKIN, TEAMS, section
 
 EMKD = (LIVER, KIDNEY, HEADNECK)
@@ -88,6 +89,36 @@ def test_method_teaches(alone, name, method):
     assert all(id(parameter) in optimized for parameter in adapters)
     assert bool(adapters) is (method in ("fitnet", "mimic"))
     assert parser.get("resume::state")["distillation"] == "@distillation::0"
+
+
+NETWORKS = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|.*\| `([\w.]+)` (\d+) \| `([\w.]+)` (\d+) \|$", DOCS, re.M)
+
+
+@pytest.mark.parametrize(("network", "size", "low", "low_channels", "high", "high_channels"), NETWORKS)
+def test_network_teaches_or_learns(network, size, low, low_channels, high, high_channels):
+    """With EMKD's terms at the layers of the page, without an adapter."""
+    who = "teacher" if network in ("RAUNet", "PSPNet", "DeepLabV3Plus") else "student"
+    target = f"monai_kd.networks.nets.{network}"
+    values = {f"{who}_def::_target_": target}
+    if network == "DeepLabV3Plus":  # it takes no weights of an encoder
+        values = {"teacher_def": {"_target_": target, "_mode_": "callable", "in_channels": 1, "out_channels": 2}}
+    parser = parsed(LIVER, **values, **{f"{who}_layers": [low, high]})
+    built = parser.get_parsed_content("network_def") if who == "student" else parser.get_parsed_content("teacher_def")()
+    assert sum(parameter.numel() for parameter in built.parameters()) == int(size.replace(",", ""))
+    capture = FeatureCapture(built.eval(), [low, high])
+    built(torch.zeros(1, 1, 64, 64))
+    shapes = [tuple(capture.features[layer].shape[1:]) for layer in (low, high)]
+    capture.remove()
+    assert shapes == [(int(low_channels), 32, 32), (int(high_channels), 8, 8)]
+    gradient, output, _ = step(parser, LIVER)
+    assert torch.isfinite(gradient).all()
+    assert all(0 < float(output[f"loss_{term}"]) < float("inf") for term in ("pmd", "imd", "rad"))
+
+
+def test_page_has_all_networks():
+    assert [row[0] for row in NETWORKS] == [
+        *("RAUNet", "PSPNet", "DeepLabV3Plus", "ENet", "ESPNet", "ERFNet", "MobileNetV2Seg", "ResNet18Seg")
+    ]
 
 
 @pytest.mark.parametrize("name", METHODS)
