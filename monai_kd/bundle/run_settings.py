@@ -55,8 +55,10 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
     """
     (network, optimizer), loader = trained(trainer), trainer.data_loader
     network, distillation = unwrap(network), teaching(handlers)
-    losses = {"loss": getattr(trainer, "loss_function", None) or getattr(trainer, "recon_loss_function", None)}
-    losses |= {f"{each} loss": getattr(trainer, f"{each}_loss_function", None) for each in ("g", "d")}
+    losses = {"loss": getattr(trainer, "loss_function", None)}
+    if isinstance(trainer, AdversarialTrainer):
+        losses = {"loss": trainer.state.recon_loss_function}
+        losses |= {"g loss": trainer.state.g_loss_function, "d loss": trainer.state.d_loss_function}
     losses |= {name: loss for each in distillation for name, loss in each.losses.items()}
     discriminators = list(_discriminators(trainer, distillation))
     scales = [scale for handler in handlers if isinstance(handler, MultiScaleHandler) for scale in handler.scales]
