@@ -103,6 +103,11 @@ def one_hot_label(
     return one_hot(plain, num_classes, dtype=student.dtype)
 
 
+def two_channels(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits z of one channel, a foreground probability sigmoid(z), as (0, z); others as they are."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
+
+
 def resize(feature: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
     """Return the feature or mask at another spatial size; the same one if it has that size.
 
@@ -129,7 +134,9 @@ def unit_norm(rows: torch.Tensor) -> torch.Tensor:
 
 
 def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Average values (B, *spatial) over each class of the batch first, then over the classes that are present.
+    """
+    Average values (B, *spatial), or those of each class (B, classes, *spatial), over each class of the batch first,
+    then over the classes that are present.
 
     With m_c the mask of class c and K the classes whose mask is not empty::
 
@@ -137,7 +144,8 @@ def class_balanced_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
 
     """
     over = (0, *range(2, mask.ndim))
-    total = (values.unsqueeze(1) * mask).sum(over)  # (C,)
+    values = values if values.ndim == mask.ndim else values.unsqueeze(1)
+    total = (values * mask).sum(over)  # (C,)
     count = mask.sum(over)
     present = count > 0
     return (total / count.where(present, 1.0)).sum() / present.sum().clamp(min=1)

@@ -69,6 +69,13 @@ def unit_vectors(feature: torch.Tensor, dim: int = 1, detach_norm: bool = False)
     return (feature / length.where(length > 1e-8, 1.0)).where(length > 1e-8, 0.0)
 
 
+def class_centres(feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean feature of each class (B, K, C), 0 without a pixel, of a feature (B, C, N) and mask (B, K, N)."""
+    count = mask.sum(dim=2, keepdim=True)
+    share = mask / count.where(count > 0, 1.0)
+    return share.to(feature.dtype) @ feature.transpose(1, 2)
+
+
 def check_pool(pool: int | None) -> None:
     """Refuse a pooling to anything but a whole number of cells.
 

@@ -24,6 +24,7 @@ from ._inputs import (
     check_same_prediction,
     class_balanced_mean,
     one_hot_label,
+    two_channels,
 )
 from ._tempered_loss import TemperedLoss
 
@@ -110,9 +111,7 @@ class DecoupledKDLoss(TemperedLoss):
 
     def _decouple(self, logits: torch.Tensor, true_class: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log b, (B, 2, *spatial), and log q with 0 at the true class, (B, C, *spatial)."""
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        logits = logits / self.temperature
+        logits = two_channels(logits) / self.temperature
         others = logits.masked_fill(true_class, -math.inf)
         odds = logits.where(true_class, 0.0).sum(dim=1, keepdim=True) - others.logsumexp(dim=1, keepdim=True)
         target = torch.cat([F.logsigmoid(odds), F.logsigmoid(-odds)], dim=1)

@@ -14,8 +14,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._inputs import as_inputs, autocast_disabled, check_num_classes, check_option, one_hot_label, resize
-from ._nodes import unit_vectors
+from ._inputs import (
+    as_inputs,
+    autocast_disabled,
+    check_num_classes,
+    check_option,
+    class_balanced_mean,
+    one_hot_label,
+    resize,
+)
+from ._nodes import class_centres, unit_vectors
 
 
 class IntraClassFeatureVariationLoss(nn.Module):
@@ -90,19 +98,12 @@ class IntraClassFeatureVariationLoss(nn.Module):
             mask = one_hot_label(label, student, self.num_classes, "`IntraClassFeatureVariationLoss`")
             mask = resize(mask, size, self.mask_resize).flatten(start_dim=2)  # (B, K, voxels)
             difference = self._similarity(student, mask) - self._similarity(teacher, mask)
-            weighted = difference.square() * mask
             if self.balance == "none":
-                return weighted.sum(dim=1).mean()
-            count = mask.sum(dim=(0, 2))  # (K,)
-            present = count > 0
-            mean = weighted.sum(dim=(0, 2)) / count.where(present, 1.0)
-            return mean.sum() / present.sum().clamp(min=1)
+                return (difference.square() * mask).sum(dim=1).mean()
+            return class_balanced_mean(difference.square(), mask)
 
     @staticmethod
     def _similarity(feature: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the cosine of each pixel and the mean of each class of its image, (B, K, voxels)."""
         feature = feature.flatten(start_dim=2)  # (B, C, voxels)
-        count = mask.sum(dim=2, keepdim=True)
-        share = (mask / count.where(count > 0, 1.0)).to(feature.dtype)
-        centre = share @ feature.transpose(1, 2)  # (B, K, C)
-        return unit_vectors(centre, dim=2) @ unit_vectors(feature, dim=1)
+        return unit_vectors(class_centres(feature, mask), dim=2) @ unit_vectors(feature, dim=1)

@@ -22,6 +22,7 @@ from ._inputs import (
     check_same_prediction,
     class_balanced_mean,
     one_hot_label,
+    two_channels,
 )
 from ._tempered_loss import TemperedLoss
 
@@ -98,10 +99,8 @@ class KDLoss(TemperedLoss):
             return class_balanced_mean(divergence, mask)
 
     def _divergence(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        if student.shape[1] == 1:
-            student, teacher = (torch.cat([torch.zeros_like(z), z], dim=1) for z in (student, teacher))
-        log_student = F.log_softmax(student / self.temperature, dim=1)
-        log_teacher = F.log_softmax(teacher / self.temperature, dim=1)
+        log_student = F.log_softmax(two_channels(student) / self.temperature, dim=1)
+        log_teacher = F.log_softmax(two_channels(teacher) / self.temperature, dim=1)
         if self.direction == "reverse":
             log_student, log_teacher = log_teacher, log_student
         return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)

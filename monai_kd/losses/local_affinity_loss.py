@@ -25,6 +25,7 @@ from ._inputs import (
     class_balanced_mean,
     one_hot_label,
     resize,
+    two_channels,
 )
 
 
@@ -93,11 +94,11 @@ class LocalAffinityLoss(nn.Module):
         student, teacher = as_inputs(student, teacher)
         check_same_prediction(student, teacher)
         with autocast_disabled(student):
-            difference = self._difference(self._probability(student), self._probability(teacher))  # (B, *spatial)
+            student, teacher = (F.softmax(two_channels(logits), dim=1) for logits in (student, teacher))
+            difference = self._difference(student, teacher)  # (B, *spatial)
             if self.balance == "none":
                 return difference.mean()
-            classes = max(2, student.shape[1])
-            mask = one_hot_label(label, student, classes, 'the `balance="class"` of `LocalAffinityLoss`')
+            mask = one_hot_label(label, student, student.shape[1], 'the `balance="class"` of `LocalAffinityLoss`')
             return class_balanced_mean(difference, resize(mask, student.shape[2:], "area"))
 
     def _difference(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -106,12 +107,6 @@ class LocalAffinityLoss(nn.Module):
             return zero
         first = (self._change(student) - self._change(teacher)).square()
         return first if self.order == "first" else zero + first
-
-    @staticmethod
-    def _probability(logits: torch.Tensor) -> torch.Tensor:
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        return F.softmax(logits, dim=1)
 
     @staticmethod
     def _change(probability: torch.Tensor) -> torch.Tensor:

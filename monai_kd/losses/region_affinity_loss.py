@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ._inputs import as_inputs, autocast_disabled, check_num_classes, check_option, one_hot_label, resize
+from ._nodes import class_centres, unit_vectors
 
 
 class RegionAffinityLoss(nn.Module):
@@ -113,13 +114,8 @@ class RegionAffinityLoss(nn.Module):
     def _affinity(self, feature: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cosine of each pair of classes and whether both are there, each (B, pairs)."""
         mask = mask.flatten(start_dim=2)  # (B, K, voxels)
-        count = mask.sum(dim=2, keepdim=True)
-        share = mask / count.where(count > 0, 1.0)
-        region = share.to(feature.dtype) @ feature.flatten(start_dim=2).transpose(1, 2)  # (B, K, C)
-        length = torch.linalg.vector_norm(region, dim=2, keepdim=True)
-        # where on both sides: a division masked only afterwards would still send NaN backwards
-        direction = (region / length.where(length > 1e-8, 1.0)).where(length > 1e-8, 0.0)
+        direction = unit_vectors(class_centres(feature.flatten(start_dim=2), mask), dim=2)  # (B, K, C)
         first, second = torch.triu_indices(mask.shape[1], mask.shape[1], offset=1, device=mask.device)
         cosine = (direction[:, first] * direction[:, second]).sum(dim=2)
-        present = count.squeeze(2) > 0
+        present = mask.sum(dim=2) > 0
         return cosine, present[:, first] & present[:, second]

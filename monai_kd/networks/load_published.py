@@ -87,3 +87,24 @@ def _kind(content: object) -> str:
 def shortened(message: str, limit: int = 400) -> str:
     """The beginning of a message that may list every entry."""
     return message if len(message) <= limit else message[:limit] + " ..."
+
+
+def load_encoder(
+    load: Callable[[str | os.PathLike[str]], None], path: str | os.PathLike[str] | None, in_channels: int
+) -> None:
+    """
+    Load an encoder's published weights, where a network is given a file of them.
+
+    Args:
+        load: reads the file into the encoder.
+        path: what the user gave as ``encoder_weights``; None leaves the encoder as it is.
+        in_channels: channels of the network's image.
+
+    Raises:
+        ValueError: when there are other channels than 1, which is repeated, or 3.
+    """
+    if path is None:
+        return
+    if in_channels not in (1, 3):
+        raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
+    load(path)

@@ -14,6 +14,7 @@ from monai_kd.networks.blocks.augmented_attention import AugmentedAttention
 from monai_kd.networks.blocks.basic_resnet_encoder import BasicResNetEncoder
 from monai_kd.networks.blocks.camouflage_identification import CamouflageIdentification
 from monai_kd.networks.blocks.cascaded_fusion import CascadedFusion
+from monai_kd.networks.blocks.conv_norm import conv_norm
 from monai_kd.networks.blocks.efficient_spatial_pyramid import EfficientSpatialPyramid
 from monai_kd.networks.blocks.enet_bottleneck import ENetBottleneck
 from monai_kd.networks.blocks.enet_downsampling import ENetDownsampling
@@ -64,5 +65,6 @@ __all__ = [
     "StandardizedConv2d",
     "ViTEncoder",
     "XceptionEncoder",
+    "conv_norm",
     "max_unpool",
 ]

@@ -19,6 +19,7 @@ import re
 import torch
 from torch import nn
 
+from monai_kd.networks.blocks.conv_norm import conv_norm
 from monai_kd.networks.load_published import load_published
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of stage 1 to 4
@@ -53,9 +54,7 @@ class BasicResNetEncoder(nn.Module):
             raise ValueError(f"`depth` must be one of {', '.join(map(str, BLOCKS))}, but got {depth}.")
         self.depth = depth
         blocks1, blocks2, blocks3, blocks4 = BLOCKS[depth]
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()
-        )  # 64, 1/2
+        self.stem = conv_norm(in_channels, 64, kernel_size=7, stride=2, act=nn.ReLU())  # 64, 1/2
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.stage1 = _stage(64, 64, blocks1, stride=1)  # 64, 1/4
         self.stage2 = _stage(64, 128, blocks2, stride=2)  # 128, 1/8
@@ -103,17 +102,13 @@ class _ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.downsample = nn.Identity() if stride == 1 else _projection(in_channels, out_channels, stride)
+        self.downsample = (
+            nn.Identity() if stride == 1 else conv_norm(in_channels, out_channels, kernel_size=1, stride=stride)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return self.relu(residual + self.downsample(x))
-
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from monai_kd.networks.blocks.conv_norm import conv_norm
+
 
 class InvertedResidual(nn.Module):
     """
@@ -41,10 +43,10 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, expansion: int = 6) -> None:
         super().__init__()
         inside = in_channels * expansion
-        expand = [] if expansion == 1 else [conv_relu6(in_channels, inside, kernel_size=1)]
+        expand = [] if expansion == 1 else [conv_norm(in_channels, inside, kernel_size=1, act=nn.ReLU6())]
         self.conv = nn.Sequential(
             *expand,
-            conv_relu6(inside, inside, kernel_size=3, stride=stride, groups=inside),
+            conv_norm(inside, inside, stride=stride, groups=inside, act=nn.ReLU6()),
             nn.Conv2d(inside, out_channels, kernel_size=1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -59,14 +61,3 @@ class InvertedResidual(nn.Module):
             (B, out_channels, H / stride, W / stride), rounded up.
         """
         return x + self.conv(x) if self.has_identity else self.conv(x)
-
-
-def conv_relu6(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution, batch normalisation and ReLU6, numbered as in torchvision."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU6(),
-    )

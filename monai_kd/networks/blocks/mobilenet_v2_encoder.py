@@ -19,7 +19,8 @@ import re
 import torch
 from torch import nn
 
-from monai_kd.networks.blocks.inverted_residual import InvertedResidual, conv_relu6
+from monai_kd.networks.blocks.conv_norm import conv_norm
+from monai_kd.networks.blocks.inverted_residual import InvertedResidual
 from monai_kd.networks.load_published import load_published
 
 STAGES = (  # expansion, channels, blocks, stride of the first; the last is 2 for 24 and 64 channels in the paper
@@ -56,14 +57,14 @@ class MobileNetV2Encoder(nn.Module):
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        self.stem = conv_relu6(in_channels, 32, kernel_size=3, stride=2)  # 32, 1/2
+        self.stem = conv_norm(in_channels, 32, stride=2, act=nn.ReLU6())  # 32, 1/2
         channels, blocks = 32, []
         for expansion, out_channels, number, stride in STAGES:
             for index in range(number):
                 blocks.append(InvertedResidual(channels, out_channels, stride if index == 0 else 1, expansion))
                 channels = out_channels
         self.blocks = nn.Sequential(*blocks)  # 320, 1/8
-        self.last = conv_relu6(channels, 1280, kernel_size=1)  # 1280, 1/8
+        self.last = conv_norm(channels, 1280, kernel_size=1, act=nn.ReLU6())  # 1280, 1/8
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -18,6 +18,7 @@ import re
 import torch
 from torch import nn
 
+from monai_kd.networks.blocks.conv_norm import conv_norm
 from monai_kd.networks.load_published import load_published
 
 
@@ -47,8 +48,12 @@ class ResNet50Encoder(nn.Module):
     def __init__(self, in_channels: int = 3, deep_stem: bool = True) -> None:
         super().__init__()
         self.deep_stem = deep_stem
-        self.stem = _unit(in_channels, 64, kernel_size=3 if deep_stem else 7, stride=2)  # 64, 1/2
-        self.deepen = nn.Sequential(_unit(64, 64), _unit(64, 128)) if deep_stem else nn.Identity()
+        self.stem = conv_norm(in_channels, 64, kernel_size=3 if deep_stem else 7, stride=2, act=nn.ReLU())  # 64, 1/2
+        self.deepen = (
+            nn.Sequential(conv_norm(64, 64, act=nn.ReLU()), conv_norm(64, 128, act=nn.ReLU()))
+            if deep_stem
+            else nn.Identity()
+        )
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.stage1 = _stage(128 if deep_stem else 64, 64, blocks=3)  # 256, 1/4
         self.stage2 = _stage(256, 128, blocks=4, stride=2)  # 512, 1/8
@@ -112,7 +117,9 @@ class _Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
         self.downsample = (
-            nn.Identity() if in_channels == out_channels else _projection(in_channels, out_channels, stride)
+            nn.Identity()
+            if in_channels == out_channels
+            else conv_norm(in_channels, out_channels, kernel_size=1, stride=stride)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -121,26 +128,12 @@ class _Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(residual)) + self.downsample(x))
 
 
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
-
-
 def _stage(
     in_channels: int, waist: int, blocks: int, stride: int = 1, dilations: tuple[int, int] = (1, 1)
 ) -> nn.Sequential:
     """``dilations``: of the first block, and of the others."""
     first = _Bottleneck(in_channels, waist, stride, dilations[0])
     return nn.Sequential(first, *(_Bottleneck(4 * waist, waist, 1, dilations[1]) for _ in range(blocks - 1)))
-
-
-def _unit(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    )
 
 
 def _from_published(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from monai_kd.networks.blocks.conv_norm import conv_norm
+
 
 class XceptionEncoder(nn.Module):
     """
@@ -48,8 +50,8 @@ class XceptionEncoder(nn.Module):
 
     def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
-        self.stem = _unit(in_channels, 32, stride=2)  # 32, 1/2
-        self.widen = _unit(32, 64)
+        self.stem = conv_norm(in_channels, 32, stride=2, act=nn.ReLU())  # 32, 1/2
+        self.widen = conv_norm(32, 64, act=nn.ReLU())
         self.entry1 = nn.Sequential(_Block((64, 128, 128, 128), stride=2, start=nn.Identity()), nn.ReLU())  # 128, 1/4
         self.entry2 = _Block((128, 256, 256, 256), stride=2, start=nn.Identity())  # 256, 1/8
         self.entry3 = _Block((256, 728, 728, 728))  # 728, 1/8
@@ -103,7 +105,11 @@ class _Block(nn.Module):
             layers += [_separable(channels[i], channels[i + 1], stride if i == 2 else 1, dilation)]
             layers += [nn.BatchNorm2d(channels[i + 1])] if normalised[i] else []
         self.branch = nn.Sequential(*layers)
-        self.skip = nn.Identity() if channels[0] == channels[3] else _projection(channels[0], channels[3], stride)
+        self.skip = (
+            nn.Identity()
+            if channels[0] == channels[3]
+            else conv_norm(channels[0], channels[3], kernel_size=1, stride=stride)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.start(x)
@@ -131,18 +137,4 @@ def _separable(in_channels: int, out_channels: int, stride: int = 1, dilation: i
 def _separable_unit(in_channels: int, out_channels: int, dilation: int) -> nn.Sequential:
     return nn.Sequential(
         _separable(in_channels, out_channels, dilation=dilation), nn.BatchNorm2d(out_channels), nn.ReLU()
-    )
-
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
-
-
-def _unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
     )

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_kd.networks.blocks import ImageInput, MobileNetV2Encoder
+from monai_kd.networks.load_published import load_encoder
 
 
 class MobileNetV2Seg(nn.Module):
@@ -81,10 +82,7 @@ class MobileNetV2Seg(nn.Module):
         self.input = ImageInput(in_channels, divisor=1)
         self.encoder = MobileNetV2Encoder(self.input.out_channels)  # 1280, 1/8
         self.head = nn.Conv2d(1280, out_channels, kernel_size=1)
-        if encoder_weights is not None:
-            if in_channels not in (1, 3):
-                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-            self.encoder.load_imagenet(encoder_weights)
+        load_encoder(self.encoder.load_imagenet, encoder_weights, in_channels)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_kd.networks.blocks import ImageInput, PyramidPooling, ResNet50Encoder
+from monai_kd.networks.load_published import load_encoder
 
 
 class PSPNet(nn.Module):
@@ -102,10 +103,7 @@ class PSPNet(nn.Module):
             for module in part.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if encoder_weights is not None:
-            if in_channels not in (1, 3):
-                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-            self.encoder.load_imagenet(encoder_weights)
+        load_encoder(self.encoder.load_imagenet, encoder_weights, in_channels)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from monai_kd.networks.blocks import AugmentedAttention, BasicResNetEncoder, ImageInput, LinkUpsampling
+from monai_kd.networks.load_published import load_encoder
 
 
 class RAUNet(nn.Module):
@@ -89,10 +90,7 @@ class RAUNet(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, out_channels, kernel_size=2, padding=1),  # H
         )
-        if encoder_weights is not None:
-            if in_channels not in (1, 3):
-                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-            self.encoder.load_imagenet(encoder_weights)
+        load_encoder(self.encoder.load_imagenet, encoder_weights, in_channels)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """

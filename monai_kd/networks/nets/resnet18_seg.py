@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_kd.networks.blocks import BasicResNetEncoder, ImageInput
+from monai_kd.networks.load_published import load_encoder
 
 
 class ResNet18Seg(nn.Module):
@@ -77,10 +78,7 @@ class ResNet18Seg(nn.Module):
         self.input = ImageInput(in_channels, divisor=1)
         self.encoder = BasicResNetEncoder(self.input.out_channels, depth=18)  # 512, 1/32
         self.head = nn.Conv2d(512, out_channels, kernel_size=1)
-        if encoder_weights is not None:
-            if in_channels not in (1, 3):
-                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-            self.encoder.load_imagenet(encoder_weights)
+        load_encoder(self.encoder.load_imagenet, encoder_weights, in_channels)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """

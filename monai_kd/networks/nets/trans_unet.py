@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_kd.networks.blocks import HybridResNetEncoder, ImageInput, ViTEncoder
-from monai_kd.networks.load_published import shortened
+from monai_kd.networks.load_published import load_encoder, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +130,7 @@ class TransUNet(nn.Module):
         )  # 1/1
         self.head = nn.Conv2d(channels[4], out_channels, kernel_size=3, padding=1)
         self._untold = f"TransUNet {backbone}" if encoder_weights is None else ""
-        if encoder_weights is not None:
-            if in_channels not in (1, 3):
-                raise ValueError(f"`encoder_weights` needs `in_channels` 1 or 3, but got {in_channels}; pass None.")
-            self._load(encoder_weights, backbone)
+        load_encoder(lambda path: self._load(path, backbone), encoder_weights, in_channels)
 
     def train(self, mode: bool = True) -> TransUNet:
         """As of any module; says once, as a training begins, that it begins from random weights."""
