@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -138,6 +139,10 @@ def _transforms(parser: ConfigParser, path: str) -> Iterator[tuple[str, dict[str
     yield base, {key: f"{place}::{key}" for key in entry if not key.startswith("_")}
 
 
+def _value(parser: ConfigParser, ids: dict[str, str], key: str, default: Any = None) -> Any:
+    return parser.get_parsed_content(ids[key]) if key in ids else default
+
+
 def _named(parser: ConfigParser, ids: dict[str, str], *arguments: str) -> set[Any]:
     return {key for name in arguments if name in ids for key in ensure_tuple(parser.get_parsed_content(ids[name]))}
 
@@ -193,9 +198,7 @@ def _preprocessing(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
 
 def _step(parser: ConfigParser, name: str, ids: dict[str, str]) -> dict[str, Any] | None:
     """What a transform of the preprocessing means for the block; None when the block cannot say it."""
-
-    def value(key: str, default: Any = None) -> Any:
-        return parser.get_parsed_content(ids[key]) if key in ids else default
+    value = partial(_value, parser, ids)
 
     def numbers(key: str) -> list[float] | None:
         got = value(key)
@@ -247,9 +250,7 @@ def _last_step(
 ) -> dict[str, Any] | None:
     """What a transform of the postprocessing means for the block; None when the block cannot say it."""
     activation, of_two = block["activation"], block["activation"] == "softmax" and block["out_channels"] == 2
-
-    def value(key: str, default: Any = None) -> Any:
-        return parser.get_parsed_content(ids[key]) if key in ids else default
+    value = partial(_value, parser, ids)
 
     if name == "SaveImage":
         return {}

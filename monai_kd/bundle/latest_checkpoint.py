@@ -18,6 +18,7 @@ import glob
 import logging
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
     files = resume_checkpoints(folder, prefix)
     for path in reversed(files):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # its weights are not read
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             logger.warning("%s cannot be read and is passed over: %s", path, str(error).partition("\n")[0])
         else:
@@ -75,9 +76,14 @@ def resume_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[Path
     return sorted(Path(folder).glob(pattern), key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
 
 
-def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What is wanted and was not found, in words: ``seed 0 and not 1``; an entry that is missing is None."""
     pairs = {name: (found.get(name), value) for name, value in wanted.items()}
-    other = [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
+    return [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
+
+
+def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    other = differences(found, wanted)
     if other:
         raise ValueError(
             f"the run to resume must have the settings of the checkpoint, but got {path} with {', '.join(other)}; give "

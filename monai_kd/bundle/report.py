@@ -81,7 +81,8 @@ def report(
     tables = [summary_table(runs, metrics)]
     notes = []
     if bundle:
-        costs = {path.name: _cost(bundle, path, tuple(shape), override or {}) for path in paths}
+        options = json.dumps(override or {})  # a text, which a cache can hold
+        costs = {path.name: _cost(bundle, path, tuple(shape), options) for path in paths}
         tables.append(score_table(runs, metrics, costs))
         unknown = [run for run, cost in costs.items() if math.isnan(cost.flops)]
         if unknown:
@@ -102,16 +103,16 @@ def _cost_of(bundle: str, network: str, shape: tuple[int, ...], override: str) -
     return type(built).__name__, network_cost(built, shape, runs=1)
 
 
-def _cost(bundle: str, run: Path, shape: tuple[int, ...], override: dict[str, Any]) -> NetworkCost:
+def _cost(bundle: str, run: Path, shape: tuple[int, ...], override: str) -> NetworkCost:
     if not shape:
         raise ValueError("`shape` must be the shape of the bundle's input, as 1,3,352,352, but got none.")
     known = run / "network.json"
     if not known.is_file():
         network = "teacher_def" if run.name.startswith("teacher") else "network_def"
-        return _cost_of(bundle, network, shape, json.dumps(override))[1]
+        return _cost_of(bundle, network, shape, override)[1]
     said = json.loads(known.read_text(encoding="utf-8"))
     for network in ("network_def", "teacher_def"):
-        name, cost = _cost_of(bundle, network, shape, json.dumps(override))
+        name, cost = _cost_of(bundle, network, shape, override)
         if (name, cost.parameters) == (said["network"], said["parameters"]):
             return cost
     return replace(cost, parameters=said["parameters"], flops=math.nan)

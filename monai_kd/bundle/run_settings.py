@@ -73,13 +73,11 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "iterations an epoch": trainer.state.epoch_length,
         "scales": ", ".join(f"{scale:g}" for scale in scales) or None,
         "learning rate": optimizer.defaults.get("lr"),
-        "optimizer": type(optimizer).__name__ + "".join(f", {key} {value}" for key, value in _hyper(optimizer)),
+        "optimizer": type(optimizer).__name__ + _hyper(optimizer),
         "discriminator": "; ".join(f"checksum {_checksum(repr(unwrap(network)))}" for network, _ in discriminators)
         or None,
         "discriminator's optimizer": "; ".join(
-            f"{type(each).__name__}, lr {each.defaults.get('lr')}"
-            + "".join(f", {key} {value}" for key, value in _hyper(each))
-            for _, each in discriminators
+            f"{type(each).__name__}, lr {each.defaults.get('lr')}{_hyper(each)}" for _, each in discriminators
         )
         or None,
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
@@ -144,9 +142,9 @@ def _layers(handler: TeachingHandler) -> str:
     return f"{', '.join(own)} of the student, {of_teacher} of the teacher" if own or of_teacher else ""
 
 
-def _hyper(optimizer: Any) -> list[tuple[str, Any]]:
+def _hyper(optimizer: Any) -> str:
     speed = ("lr", "fused", "foreach", "capturable", "differentiable")  # the same result, or said elsewhere
-    return [(key, value) for key, value in sorted(optimizer.defaults.items()) if key not in speed]
+    return "".join(f", {key} {value}" for key, value in sorted(optimizer.defaults.items()) if key not in speed)
 
 
 def _checksum(text: str) -> str:

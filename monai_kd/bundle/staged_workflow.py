@@ -25,7 +25,7 @@ from monai.utils import ensure_tuple
 
 from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
 from monai_kd.bundle.kd_workflow import KDWorkflow
-from monai_kd.bundle.latest_checkpoint import latest_checkpoint
+from monai_kd.bundle.latest_checkpoint import differences, latest_checkpoint
 
 logger = logging.getLogger("monai_kd")
 
@@ -139,7 +139,7 @@ def _state(parser: Any) -> str:
 
 
 def _settings(parser: Any) -> dict[str, Any]:
-    """The values of a configuration by their ids, but for what changes no weights."""
+    """The values of a configuration by their ids, as JSON has them, but for what changes no weights."""
 
     def leaves(entry: Any, path: str) -> Iterator[tuple[str, Any]]:
         parts = entry.items() if isinstance(entry, dict) else enumerate(entry) if isinstance(entry, list) else None
@@ -149,7 +149,8 @@ def _settings(parser: Any) -> dict[str, Any]:
             yield from leaves(value, f"{path}::{key}")
 
     entries = {key: value for key, value in parser.get().items() if key not in UNCOMPARED}
-    return dict(leaf for key, value in entries.items() for leaf in leaves(value, key))
+    found = dict(leaf for key, value in entries.items() for leaf in leaves(value, key))
+    return json.loads(json.dumps(found, default=str))
 
 
 def _settings_file(best: Path) -> Path:
@@ -159,7 +160,7 @@ def _settings_file(best: Path) -> Path:
 def _write_settings(best: Path, settings: dict[str, Any]) -> None:
     if best.is_file():
         found = {"weights": best.stat().st_mtime_ns, "settings": settings}
-        _settings_file(best).write_text(json.dumps(found, default=str), encoding="utf-8")
+        _settings_file(best).write_text(json.dumps(found), encoding="utf-8")
 
 
 def _other_settings(best: Path, settings: dict[str, Any]) -> str:
@@ -170,9 +171,7 @@ def _other_settings(best: Path, settings: dict[str, Any]) -> str:
         return ""
     if found["weights"] != best.stat().st_mtime_ns:  # trained again by another command
         return ""
-    then, now = found["settings"], json.loads(json.dumps(settings, default=str))
-    other = [key for key in [*then, *(key for key in now if key not in then)] if then.get(key) != now.get(key)]
-    said = [f"{key} {then.get(key)!r} and not {now.get(key)!r}" for key in other]
+    said = differences(found["settings"], dict.fromkeys(found["settings"]) | settings)
     return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
 
 

@@ -24,11 +24,10 @@ import torch
 from monai.config import PathLike
 from monai.utils import optional_import
 
-from monai_kd.corrections.correction_chain import Correction, CorrectionChain, describe_chain
+from monai_kd.corrections.correction_chain import Correction, CorrectionChain, corrected_steps, describe_chain
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.networks import Teacher, TeacherTeam
-from monai_kd.networks.soft_label import as_logits, as_soft_label
-from monai_kd.networks.teacher import plain
+from monai_kd.networks.soft_label import as_logits
 from monai_kd.transforms.load_soft_label import sample_key, stored_origin
 
 logger = logging.getLogger(__name__)
@@ -99,13 +98,7 @@ def store_soft_labels(
         found = stored_origin(path) if path.is_file() else {}
         if found == origin:
             continue
-        keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
-        images = {key: torch.as_tensor(plain(item[key]))[None].to(device) for key in keys}
-        images["image"] = images[image_key]
-        soft_label = as_soft_label(teacher(images).logits)
-        if chain is not None:
-            label = torch.as_tensor(plain(item[label_key]))[None].to(device)
-            *_, soft_label = chain(soft_label, images, label).values()
+        *_, soft_label = corrected_steps(item, teacher, chain, device, image_key, label_key).values()
         origin["classes"] = str(soft_label.shape[1])
         if found == origin:
             continue

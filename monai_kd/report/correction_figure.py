@@ -22,8 +22,8 @@ import torch
 from monai.utils import convert_to_numpy, convert_to_tensor
 
 from monai_kd.corrections import CorrectionChain, false_pixels
+from monai_kd.corrections.correction_chain import corrected_steps
 from monai_kd.networks import Teacher, TeacherTeam
-from monai_kd.networks.soft_label import as_soft_label
 from monai_kd.networks.teacher import plain
 from monai_kd.report._picture import picture
 from monai_kd.report.overlay import LABEL_COLOUR, _outline
@@ -93,12 +93,7 @@ def correction_cases(
     cases = []
     for number in range(len(dataset)):
         item = dataset[number]
-        keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
-        images = {key: torch.as_tensor(plain(item[key]))[None].to(device) for key in keys}
-        images["image"] = images[image_key]
-        label = torch.as_tensor(plain(item[label_key]))[None].to(device)
-        soft_label = as_soft_label(teacher(images).logits)
-        steps = chain(soft_label, images, label) if chain else {"teacher": soft_label}
+        steps = corrected_steps(item, teacher, chain, device, image_key, label_key)
         soft_labels = {name: step[0].cpu() for name, step in steps.items()}
         name = str(item.get("case", number))
         cases.append(CorrectionCase(name, plain(item[picture_key]), plain(item[label_key]), soft_labels))
