@@ -34,7 +34,8 @@ from monai_kd.handlers._start_checks import (
     check_unused_parameters,
     check_weights,
 )
-from monai_kd.handlers.distillation_term import Schedule
+from monai_kd.handlers.distillation_term import Weight
+from monai_kd.handlers.gradient_share import GradientShare
 from monai_kd.networks import FeatureCapture, Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.feature_capture import forget_compiled
 from monai_kd.networks.teacher import as_outputs
@@ -69,6 +70,13 @@ def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad /= dist.get_world_size()
 
 
+def described(weight: Weight) -> str:
+    """A weight in a few words."""
+    if isinstance(weight, (str, GradientShare)):
+        return str(weight)
+    return "scheduled" if callable(weight) else f"{weight:g}"
+
+
 class TeachingHandler(ABC):
     """
     Hears the student and the teacher in each step of a MONAI trainer, so that a handler can add to the loss, and leaves
@@ -97,7 +105,7 @@ class TeachingHandler(ABC):
 
     @property
     @abstractmethod
-    def weights(self) -> dict[str, Schedule]:
+    def weights(self) -> dict[str, Weight]:
         """The weight of each value that is added to the loss, by its name in the log."""
 
     @property
@@ -119,7 +127,7 @@ class TeachingHandler(ABC):
         """From whom the student learns, by what."""
         members = self.teacher.members.values() or [self.teacher]
         networks = [type(getattr(member, "network", member)).__name__ for member in members]
-        weights = [f"{'scheduled' if callable(w) else f'{w:g}'} {name}" for name, w in self.weights.items()]
+        weights = [f"{described(weight)} {name}" for name, weight in self.weights.items()]
         return f"distilled from {', '.join(networks)} by {' + '.join(weights)}"
 
     @abstractmethod
@@ -202,6 +210,8 @@ class TeachingHandler(ABC):
         if self.knowledge is None:
             raise ValueError(self._refusal)
         features = {} if self._capture is None else self._capture.features
+        images = len(output["image"])  # another handler may have shown the student more
+        features = {k: v[:images] if len(v) > images else v for k, v in features.items()}
         return Knowledge(as_outputs(output["pred"], output["image"]), features), self.knowledge
 
     @staticmethod

@@ -24,17 +24,20 @@ from monai.losses import PatchAdversarialLoss
 from monai.networks.utils import eval_mode
 from torch import nn
 
+from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, over_ranks
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
-from monai_kd.handlers.distillation_term import Schedule, single
+from monai_kd.handlers.distillation_term import Weight, as_weight, single
+from monai_kd.handlers.gradient_share import GradientShare
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
+AUTO_SHARE = 0.1  # the discriminator decides on noise at first
 TURNS = ("alternate", "random", "sequential", "both")
 
 
@@ -70,7 +73,8 @@ class AdversarialDistillationHandler(TeachingHandler):
         optimizer: of the discriminator's weights, all and no others.
         student_layers: list of dotted module paths in the student; see ``python -m monai_kd layers``. May be empty.
         teacher_layers: as many paths in the teacher, or of a team a list by member; the student's where None.
-        weight: lambda, >= 0, or a callable of the epochs done. XP-Net does not give it; 0.2 is HAD-Net's.
+        weight: lambda, >= 0, or a callable of the epochs done. XP-Net does not give it; 0.2 is HAD-Net's. A
+            :py:class:`~monai_kd.handlers.GradientShare` sets it from measured gradients, ``"auto"`` at a share of 0.1.
         turns: which teacher of a team is the real one in a step of D: ``"alternate"``; ``"random"``; ``"sequential"``
             (each for its share of the epochs, in the order of the team); ``"both"`` (the mean over all teachers).
         seed: of the turns at random, which are the same on all ranks and after a resume.
@@ -107,7 +111,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         optimizer: torch.optim.Optimizer,
         student_layers: Sequence[str],
         teacher_layers: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        weight: Schedule = 0.2,
+        weight: Weight = 0.2,
         turns: str = "alternate",
         seed: int = 0,
         max_accuracy: float | None = None,
@@ -125,7 +129,8 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
         self.student_layers = self._listed("student_layers", student_layers)
         self.teacher_layers = self._by_member(self.student_layers if teacher_layers is None else teacher_layers)
-        self.weight = weight if callable(weight) else as_number("`weight`", weight)
+        self.weight = as_weight(weight)
+        self.balancer = GradientBalancer()
         self.turns = turns
         self.seed = seed
         self.max_accuracy = max_accuracy
@@ -159,7 +164,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         return taught
 
     @property
-    def weights(self) -> dict[str, Schedule]:
+    def weights(self) -> dict[str, Weight]:
         """Lambda."""
         return {"adversarial": self.weight}
 
@@ -192,6 +197,8 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.discriminator.to(engine.state.device).train()
         broadcast([*self.discriminator.parameters(), *self.discriminator.buffers()])
         self.monitor.start()
+        if engine.state.iteration == 0:
+            self.balancer = GradientBalancer()
         self._listen(engine, student)
 
     def _asked(self, engine: Any) -> Teacher | TeacherTeam:
@@ -215,23 +222,45 @@ class AdversarialDistillationHandler(TeachingHandler):
         output, state = engine.state.output, engine.state
         student, teacher = self._heard(output)
         own = self._trainers_loss(state)  # for a handler that weights it
-        weight = self._weight_at(self._epochs_done(state))
-        with torch.set_grad_enabled(weight > 0), self._frozen():
+        asked = self._weight_at(self._epochs_done(state))
+        with torch.set_grad_enabled(asked > 0), self._frozen():
             value = self._loss(self._decide("the student", student, self.student_layers, output["image"]), real=True)
-        weighted = weight * value
-        output["loss_adversarial"], output["loss_adversarial_weighted"] = value.detach(), weighted.detach()
+        output["loss_adversarial"] = value.detach()
         self._check_finite(["adversarial"], state, student, teacher)
         output.setdefault("loss_supervised", own.detach())
-        if self.monitor.due(state.iteration):
-            terms: Any = {"adversarial": self}
-            ratios = self.monitor.ratios(terms, {"adversarial": weighted}, own, student)
-            output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
+        norms = self._measure(state, value, own, student, asked)
+        weight = asked * self.balancer.scale("adversarial") if self.auto else asked
+        weighted = weight * value
+        output["loss_adversarial_weighted"] = weighted.detach()
+        if self.auto:
+            output["weight_adversarial"] = weight
+        terms: Any = {"adversarial": self}
+        ratios = self.monitor.ratios(terms, norms, {"adversarial": weight})
+        output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
         output["loss"] = output["loss"] + weighted
         features = {layer: feature.detach() for layer, feature in student.features.items()}
         self._said = Knowledge([student.logits.detach()], features)
         if self._capture is not None:
             self._capture.clear()
         self._added_at = state.iteration
+
+    @property
+    def auto(self) -> bool:
+        """Whether the weight is set from measured gradients."""
+        return isinstance(self.weight, (str, GradientShare))
+
+    def _measure(
+        self, state: Any, value: torch.Tensor, supervised: torch.Tensor, student: Knowledge, asked: float
+    ) -> dict[str, tuple[float, float | None]]:
+        """The gradients of the term and of the supervised loss, in the iterations in which they are due."""
+        early = self.auto and state.iteration in EARLY
+        if not (early or self.monitor.due(state.iteration)):
+            return {}
+        terms: Any = {"adversarial": self}
+        found = self.monitor.norms(terms, {"adversarial": value}, supervised, student, {"adversarial": asked})
+        if self.auto:
+            self.balancer.update(over_ranks(found))
+        return found
 
     def anchors(self, student: Knowledge) -> list[torch.Tensor]:
         """The student's tensors at which the gradient enters it."""
@@ -320,6 +349,11 @@ class AdversarialDistillationHandler(TeachingHandler):
                 parameter.requires_grad_(True)
 
     def _weight_at(self, epochs_done: float) -> float:
+        """The weight, or the share where the weight is set from measured gradients."""
+        if self.weight == "auto":
+            return AUTO_SHARE
+        if isinstance(self.weight, GradientShare):
+            return self.weight.at(epochs_done)
         return as_number("`weight`", self.weight(epochs_done) if callable(self.weight) else self.weight)
 
     def _forget(self) -> None:
@@ -334,6 +368,7 @@ class AdversarialDistillationHandler(TeachingHandler):
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "turn": self.turn,
+            "balancer": self.balancer.state_dict(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -341,3 +376,5 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.discriminator.load_state_dict(state_dict["discriminator"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.turn = int(state_dict["turn"])
+        if "balancer" in state_dict:
+            self.balancer.load_state_dict(state_dict["balancer"])

@@ -13,21 +13,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, LearningGuard, over_ranks
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
-from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
+from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients, owners
+from monai_kd.handlers._unlabelled_batches import UnlabelledBatches
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
-from monai_kd.handlers.distillation_term import DistillationTerm, Schedule
+from monai_kd.handlers.distillation_term import DistillationTerm, Weight
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
+from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
+
+
+logger = logging.getLogger("monai_kd")
+
+
+class LossWithLabels:
+    """A trainer's loss that is 0 where the batch has no label."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def __call__(self, pred: Any, label: Any) -> torch.Tensor:
+        """The loss of a batch."""
+        if label is not None:
+            return self.loss(pred, label)
+        first = pred if isinstance(pred, torch.Tensor) else pred[0]
+        return first.new_zeros(())
 
 
 class DistillationHandler(TeachingHandler):
@@ -46,14 +68,25 @@ class DistillationHandler(TeachingHandler):
     ``CheckpointSaver(save_dict={"network": ..., "optimizer": ..., "trainer": ..., "distillation": handler})``, and
     attach ``CheckpointLoader`` after it. The teacher is never saved.
 
+    **Images without labels.** With ``unlabelled`` each step also sees a batch that nobody labelled. Both batches go
+    through the networks in one forward pass, so that batch normalization sees both. The terms compare student and
+    teacher on all images; the trainer's loss sees the labelled ones alone. With ``supervised_weight=0`` the batches of
+    the trainer need no label either: the teacher was trained on data that you do not have.
+
     Args:
         teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
         terms: the terms to add; two of one name are numbered.
-        supervised_weight: what the trainer's own loss is multiplied with, >= 0.
+        supervised_weight: what the trainer's own loss is multiplied with, >= 0. With 0 it is not computed where the
+            batch has no label.
         student: the network whose layers the terms name; the trainer's ``network`` where None.
         monitor_interval: iterations from one measurement of the terms' gradients to the next, 0 for none; see
             :py:class:`~monai_kd.handlers.distillation_monitor.DistillationMonitor`.
         drown_ratio: a term whose gradient is this many times the supervised loss's is warned of.
+        auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's.
+        unlabelled: loader of images without labels, with the transforms of the labelled ones; it may be shorter or
+            longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly.
+        pseudo_labels: terms that need a label get the teacher's most probable class on unlabelled images. Without
+            this they are refused there.
 
     Raises:
         TypeError: when ``teacher`` or a term is of another type.
@@ -81,15 +114,26 @@ class DistillationHandler(TeachingHandler):
         student: nn.Module | None = None,
         monitor_interval: int = 50,
         drown_ratio: float = 2.0,
+        auto_share: float = 1.0,
+        unlabelled: Iterable[Any] | None = None,
+        pseudo_labels: bool = False,
     ) -> None:
         super().__init__(teacher, student)
         self.terms = by_name(terms, teacher)
+        self.auto_share = as_number("`auto_share`", auto_share)
+        self.balancer = GradientBalancer()
+        self.guard = LearningGuard()
+        keys = teacher.image_keys | {"image"}
+        self.unlabelled = None if unlabelled is None else UnlabelledBatches(unlabelled, keys)
+        self.pseudo_labels = pseudo_labels
+        self._whole: Any = None  # predictions and images of labelled and unlabelled images
+        self._eager = False
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
 
     @property
-    def weights(self) -> dict[str, Schedule]:
+    def weights(self) -> dict[str, Weight]:
         """The weight of each term."""
         return {name: term.weight for name, term in self.terms.items()}
 
@@ -112,48 +156,100 @@ class DistillationHandler(TeachingHandler):
         if not engine.has_event_handler(self._end_epoch):
             check_loaders(engine, self.adapters.parameters())
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+            if self.unlabelled is not None:
+                engine.add_event_handler(Events.EPOCH_STARTED, self.unlabelled.restart)
 
     def _start(self, engine: Any) -> None:
         others = [other for other in self._others(engine) if isinstance(other, DistillationHandler)]
         check_supervised_weights([self.supervised_weight, *(other.supervised_weight for other in others)])
         student = self._begin(engine)
+        self._check_first(engine)
         self.monitor.start()
+        if engine.state.iteration == 0:
+            self.balancer, self.guard = GradientBalancer(), LearningGuard()
+        if self.supervised_weight == 0:
+            engine.loss_function = LossWithLabels(engine.loss_function)
         # the precision in which a term is computed
         double = any(parameter.dtype == torch.float64 for parameter in student.parameters())
         self.adapters.to(engine.state.device, torch.float64 if double else torch.float32)
         self._register_adapters(engine.optimizer)
         self._listen(engine, student)
 
+    def _check_first(self, engine: Any) -> None:
+        """Other handlers must not see images that are no longer in the batch when the loss is computed."""
+        asking = owners(engine, IterationEvents.FORWARD_COMPLETED)
+        teaching = [owner for owner in asking if isinstance(owner, TeachingHandler)]
+        if self.unlabelled is not None and teaching[0] is not self:
+            raise ValueError(
+                "`DistillationHandler(unlabelled=...)` must be the first handler that distils, but got "
+                f"{type(teaching[0]).__name__} with {teaching[0].names} before it; exchange them."
+            )
+
+    def _arm(self, engine: Any) -> None:
+        super()._arm(engine)
+        if self.unlabelled is not None:
+            self.unlabelled.join(engine)
+        if self._hides_layers(engine) and self._due(engine.state):
+            torch.compiler.set_stance("force_eager")
+            self._eager = True
+
+    def _hides_layers(self, engine: Any) -> bool:
+        """Whether a weight needs gradients at inner layers of a compiled network, which only eager mode gives."""
+        needed = any(term.auto and term.student_layers for term in self.terms.values())
+        return needed and is_compiled(engine.network)
+
+    def _ask_teacher(self, engine: Any) -> None:
+        super()._ask_teacher(engine)
+        if self.unlabelled is not None:
+            self._whole = self.unlabelled.split(engine)
+
+    def _heard(self, output: Any) -> tuple[Knowledge, Knowledge]:
+        whole = output if self._whole is None else output | self._whole
+        return super()._heard(whole)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._whole = None
+        if self._eager:
+            torch.compiler.set_stance("default")
+            self._eager = False
+
+    def _finish(self, engine: Any) -> None:
+        super()._finish(engine)
+        if isinstance(engine.loss_function, LossWithLabels):
+            engine.loss_function = engine.loss_function.loss
+
     def _add_terms(self, engine: Any) -> None:
-        output = engine.state.output
+        state, output = engine.state, engine.state.output
         student, teacher = self._heard(output)
-        label = plain(output["label"]) if isinstance(output.get("label"), torch.Tensor) else None
-        own = self._trainers_loss(engine.state)  # another handler may have added its terms
+        label = self._label(output, teacher)
+        own = self._trainers_loss(state)  # another handler may have added its terms
         supervised = own if self.supervised_weight == 1 else self.supervised_weight * own
-        weighted = {}
-        epochs_done = self._epochs_done(engine.state)
+        epochs_done = self._epochs_done(state)
+        asked = {name: term.weight_at(epochs_done) for name, term in self.terms.items()}
+        values = {}
         for name, term in self.terms.items():
             term.set_temperature(epochs_done)
-            weight = term.weight_at(epochs_done)
-            value = self._value(name, weight, student, teacher, label)
-            weighted[name] = weight * value
-            output[f"loss_{name}"], output[f"loss_{name}_weighted"] = value.detach(), weighted[name].detach()
-        self._check_finite(list(self.terms), engine.state, student, teacher)
+            values[name] = self._value(name, asked[name], student, teacher, label)
+            output[f"loss_{name}"] = values[name].detach()
+        self._check_finite(list(self.terms), state, student, teacher)
+        norms = self._measure(state, values, supervised, student, asked) if self._due(state) else {}
+        weights = self._weights_at(asked)
+        ratios = self.monitor.ratios(self.terms, norms, weights)
+        weighted = {name: weights[name] * value for name, value in values.items()}
         output.setdefault("loss_supervised", output["loss"].detach())
-        if self.monitor.due(engine.state.iteration):
-            reference = supervised if self.supervised_weight > 0 else None
-            # of stacked outputs the whole: the supervised loss has not seen the slices taken here
-            pred = output["pred"]
-            anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
-            ratios = self.monitor.ratios(self.terms, weighted, reference, anchors)
-            output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
-        self.monitor.see(student.logits.detach(), label, teacher.logits)
+        output.update({f"loss_{name}_weighted": value.detach() for name, value in weighted.items()})
+        output.update({f"weight_{name}": weights[name] for name, term in self.terms.items() if term.auto})
+        output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
+        true = output["label"] if isinstance(output.get("label"), torch.Tensor) else None
+        self.monitor.see(student.logits.detach(), true, teacher.logits)
+        self.guard.see(output["loss_supervised"])
         if output["loss"] is own:
             output["loss"] = supervised
         elif self.supervised_weight != 1:
             output["loss"] = output["loss"] + (self.supervised_weight - 1) * own
         output["loss"] = sum(weighted.values(), output["loss"])
-        self._added_at = engine.state.iteration
+        self._added_at = state.iteration
         self._forget()
 
     def _after_backward(self, engine: Any) -> None:
@@ -167,7 +263,67 @@ class DistillationHandler(TeachingHandler):
     def _end_epoch(self, engine: Any) -> None:
         epochs_done = self._epochs_done(engine.state)
         counted = {name: term for name, term in self.terms.items() if term.weight_at(epochs_done) > 0}
-        self.monitor.end_epoch(engine.state.epoch, counted)
+        collapsed = self.monitor.end_epoch(engine.state.epoch, counted)
+        why = self.guard.why(collapsed)
+        auto = [name for name, term in self.terms.items() if term.auto]
+        if auto and self.supervised_weight > 0:
+            self._react(auto, why)
+
+    def _react(self, auto: list[str], why: str) -> None:
+        """Let the shares fall while the student does not learn, and rise again when it does."""
+        before = self.balancer.damping
+        self.balancer.damping = max(before / 2, 2**-10) if why else min(1.0, before * 2)
+        if why:
+            logger.warning(
+                f"the student stops learning: {why}. The share of {', '.join(auto)} falls to "
+                f"{self.balancer.damping:g} of what was asked for."
+            )
+
+    # weights that set themselves
+
+    def _due(self, state: Any) -> bool:
+        """Whether the gradients are measured in this iteration."""
+        early = state.iteration in EARLY and any(term.auto for term in self.terms.values())
+        return early or self.monitor.due(state.iteration)
+
+    def _measure(
+        self,
+        state: Any,
+        values: dict[str, torch.Tensor],
+        supervised: torch.Tensor,
+        student: Knowledge,
+        asked: dict[str, float],
+    ) -> dict[str, tuple[float, float | None]]:
+        """The gradients of the terms and of the supervised loss, which the weights of auto terms follow."""
+        # of stacked outputs the whole: the supervised loss has not seen the slices taken here
+        pred = (state.output if self._whole is None else self._whole)["pred"]
+        anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
+        reference = supervised if self.supervised_weight > 0 else None
+        norms = self.monitor.norms(self.terms, values, reference, anchors, asked)
+        auto = {name: norm for name, norm in norms.items() if self.terms[name].auto}
+        if any(term.auto for term in self.terms.values()):
+            self.balancer.update(over_ranks(auto))
+        return norms
+
+    def _weights_at(self, asked: dict[str, float]) -> dict[str, float]:
+        """The weight of each term in this iteration, from the weights and shares that were asked for."""
+        equal_part = self.auto_share / max(1, sum(term.weight == "auto" for term in self.terms.values()))
+        weights = {}
+        for name, term in self.terms.items():
+            weight = asked[name]
+            if term.weight == "auto":
+                weight *= equal_part
+            if term.auto:
+                weight *= self.balancer.damping * self.balancer.scale(name)
+            weights[name] = weight
+        return weights
+
+    def _label(self, output: Any, teacher: Knowledge) -> torch.Tensor | None:
+        """What the terms get as the label."""
+        label = plain(output["label"]) if isinstance(output.get("label"), torch.Tensor) else None
+        if self.unlabelled is None:
+            return label
+        return self.unlabelled.label(label, teacher.logits) if self.pseudo_labels else None
 
     def _value(
         self, name: str, weight: float, student: Knowledge, teacher: Knowledge, label: torch.Tensor | None
@@ -189,9 +345,19 @@ class DistillationHandler(TeachingHandler):
         return self.adapters.parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """The adapters' weights. Schedules need no state: they follow the trainer's iteration."""
-        return {"adapters": self.adapters.state_dict()}
+        """
+        The adapters' weights, and what is known of the gradients. Schedules need no state: they follow the trainer's
+        iteration.
+        """
+        return {
+            "adapters": self.adapters.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :py:meth:`state_dict` gave."""
         self.adapters.load_state_dict(state_dict["adapters"])
+        if "balancer" in state_dict:
+            self.balancer.load_state_dict(state_dict["balancer"])
+            self.guard.load_state_dict(state_dict["guard"])

@@ -84,37 +84,65 @@ class DistillationMonitor:
         """Whether the gradients are measured in this iteration, the first being 1."""
         return self.interval > 0 and (iteration - 1) % self.interval == 0
 
+    def norms(
+        self,
+        terms: Mapping[str, DistillationTerm],
+        values: Mapping[str, torch.Tensor],
+        supervised: torch.Tensor | None,
+        student: Knowledge,
+        weights: Mapping[str, float],
+    ) -> dict[str, tuple[float, float | None]]:
+        """
+        Measure the gradients where the terms enter the student.
+
+        Args:
+            terms: the terms by name.
+            values: their unweighted values of this iteration.
+            supervised: the supervised loss as it counts in the sum; None if it does not.
+            student: the student's outputs and features of this iteration.
+            weights: the weight or share of each term; one of 0 is not expected to have a gradient.
+
+        Returns:
+            for each term the L2 norm of its gradient, and of the supervised loss's at the same place: None where there
+            is none, or where a compiled network hides the way to its inner layers.
+        """
+        norms = {}
+        for name, value in values.items():
+            anchors = terms[name].anchors(student)
+            if not all(anchor.requires_grad for anchor in anchors):
+                if weights[name] * value != 0 and any(output.requires_grad for output in student.outputs):
+                    reason = "the student's layers are frozen or recomputed by a checkpoint with `use_reentrant=True`"
+                    self._warn_once(name, f"term `{name}` gives the student no gradient: {reason}.")
+                continue
+            own = _norm(value, anchors) or 0.0
+            if own == 0 and weights[name] * value != 0:
+                self._warn_once(name, f"term `{name}` is {value.item():.3g} but gives the student no gradient.")
+                continue
+            norms[name] = (own, None if supervised is None else _norm(supervised, anchors))
+        return norms
+
     def ratios(
         self,
         terms: Mapping[str, DistillationTerm],
-        weighted: Mapping[str, torch.Tensor],
-        supervised: torch.Tensor | None,
-        student: Knowledge,
+        norms: Mapping[str, tuple[float, float | None]],
+        weights: Mapping[str, float],
     ) -> dict[str, float]:
         """
         Args:
             terms: the terms by name.
-            weighted: their weighted values of this iteration.
-            supervised: the supervised loss as it counts in the sum; None if it does not.
-            student: the student's outputs and features of this iteration.
+            norms: what :py:meth:`norms` gave.
+            weights: the weight of each term.
 
         Returns:
-            the gradient ratio of each term that has one.
+            the gradient ratio of each term that has one; terms of a weight that was chosen by hand are warned of.
         """
         ratios = {}
-        for name, value in weighted.items():
-            anchors = terms[name].anchors(student)
-            if not all(anchor.requires_grad for anchor in anchors):
-                if value != 0 and any(output.requires_grad for output in student.outputs):
-                    reason = "the student's layers are frozen or recomputed by a checkpoint with `use_reentrant=True`"
-                    self._warn_once(name, f"term `{name}` gives the student no gradient: {reason}.")
+        for name, (norm, reference) in norms.items():
+            if reference is None:
                 continue
-            norm = _norm(value, anchors) or 0.0
-            reference = None if supervised is None else _norm(supervised, anchors)
-            if norm == 0 and value != 0:
-                self._warn_once(name, f"term `{name}` is {value.item():.3g} but gives the student no gradient.")
-            elif reference is not None:  # a compiled network hides the way to inner layers
-                ratios[name] = norm / reference if reference > 0 else float("inf") if norm > 0 else 0.0
+            own = weights[name] * norm
+            ratios[name] = own / reference if reference > 0 else float("inf") if own > 0 else 0.0
+            if not getattr(terms[name], "auto", False):
                 self._warn_drowned(name, terms[name], ratios[name])
         return ratios
 
@@ -147,16 +175,19 @@ class DistillationMonitor:
             predicted, low, high = predicted | before[0], torch.minimum(low, before[1]), torch.maximum(high, before[2])
         self._seen = (predicted, low, high)
 
-    def end_epoch(self, epoch: int, terms: Mapping[str, DistillationTerm]) -> None:
+    def end_epoch(self, epoch: int, terms: Mapping[str, DistillationTerm]) -> bool:
         """
         Warn if the epoch's predictions were of a single class while its labels were not.
 
         Args:
             epoch: the epoch that ends.
             terms: those that counted in it; without one there is no remedy to offer, and no warning.
+
+        Returns:
+            whether the student predicted a single class while the labels hold others.
         """
         if self._seen is None:
-            return
+            return False
         predicted, (low, high) = self._seen[0].nonzero().flatten().tolist(), self._seen[1:]
         taught = self._taught.nonzero().flatten().tolist() if isinstance(self._taught, torch.Tensor) else []
         self._seen, self._taught = None, False  # the teacher will not change
@@ -166,13 +197,15 @@ class DistillationMonitor:
                 "evaluate it before you distil from it.",
                 stacklevel=2,
             )
-        if len(predicted) == 1 and low != high and terms:
+        collapsed = len(predicted) == 1 and bool(low != high)
+        if collapsed and terms:
             remedy = _remedy(terms, collapsed=True)
             warnings.warn(
                 f"the student predicted class {predicted[0]} alone in all of epoch {epoch}, while the labels hold "
                 f"others. If it stays so, the terms ({', '.join(terms)}) drown the supervised loss: {remedy}.",
                 stacklevel=2,
             )
+        return collapsed
 
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:

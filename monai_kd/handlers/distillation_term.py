@@ -23,14 +23,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_kd.handlers._numbers import as_number
+from monai_kd.handlers.gradient_share import GradientShare
 from monai_kd.networks import Knowledge
 from monai_kd.networks.teacher import plain
 
 Schedule = float | Callable[[float], float]
+Weight = Schedule | GradientShare | str
 
 
 def _names(layers: str | Sequence[str] | None) -> list[str]:
     return [] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+
+
+def as_weight(weight: Any) -> Weight:
+    """A weight as it was given, checked."""
+    word = isinstance(weight, str) and weight == "auto"
+    if word or isinstance(weight, GradientShare) or callable(weight):
+        return weight
+    return as_number("`weight`", weight)
 
 
 def single(tensor: torch.Tensor) -> torch.Tensor:
@@ -49,8 +59,10 @@ class DistillationTerm:
 
     Args:
         loss: called as ``loss(student, teacher, label)``, tensors (B, C, *spatial), returns a scalar.
-        weight: what the value is multiplied with, >= 0: a number, or a callable of the epochs done (a float), as
-            :py:class:`~monai_kd.handlers.LinearSchedule`. While it is 0 the term is computed for the log only.
+        weight: what the value is multiplied with, >= 0: a number; a callable of the epochs done (a float), as
+            :py:class:`~monai_kd.handlers.LinearSchedule`; or ``"auto"`` or a
+            :py:class:`~monai_kd.handlers.GradientShare`, which the handler sets from measured gradients. While it is
+            0 the term is computed for the log only.
         student_layer: dotted module path in the student, or several; see ``python -m monai_kd layers``.
         teacher_layer: as many paths in the teacher.
         adapter: module applied to the student's map, as :py:class:`~monai_kd.networks.ChannelAdapter`, or one a pair.
@@ -77,7 +89,7 @@ class DistillationTerm:
     def __init__(
         self,
         loss: Callable[..., torch.Tensor],
-        weight: Schedule = 1.0,
+        weight: Weight = 1.0,
         student_layer: str | Sequence[str] | None = None,
         teacher_layer: str | Sequence[str] | None = None,
         adapter: nn.Module | Sequence[nn.Module] | None = None,
@@ -98,7 +110,7 @@ class DistillationTerm:
                 "optimizer would see; move them into an `adapter`."
             )
         self.loss: Any = loss if temperature is None else copy.copy(loss)  # another term may have it at its own
-        self.weight = weight if callable(weight) else as_number("`weight`", weight)
+        self.weight = as_weight(weight)
         self.student_layers, self.teacher_layers = _names(student_layer), _names(teacher_layer)
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError(
@@ -137,8 +149,20 @@ class DistillationTerm:
         name = re.sub(r"Loss$", "", name) or name
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
+    @property
+    def auto(self) -> bool:
+        """Whether the handler sets the weight."""
+        return isinstance(self.weight, (str, GradientShare))
+
     def weight_at(self, epochs_done: float) -> float:
-        """The weight after so many epochs, e.g. 1.5 in the middle of the second."""
+        """
+        The weight after so many epochs, e.g. 1.5 in the middle of the second. Of a weight that the handler sets it is
+        the share, 1 for ``"auto"``.
+        """
+        if isinstance(self.weight, str):
+            return 1.0
+        if isinstance(self.weight, GradientShare):
+            return self.weight.at(epochs_done)
         return as_number(f"`weight` of term `{self.name}`", self._at(self.weight, epochs_done))
 
     def set_temperature(self, epochs_done: float) -> None:

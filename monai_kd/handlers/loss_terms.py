@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-PREFIXES = ("loss", "gradient_ratio", "discriminator_accuracy")
+PREFIXES = ("loss", "weight_", "gradient_ratio", "discriminator_accuracy")
 
 
 def loss_terms(output: Any) -> dict[str, float]:
@@ -30,7 +30,7 @@ def loss_terms(output: Any) -> dict[str, float]:
 
     Returns:
         ``loss`` (what was optimised), ``loss_supervised``, for each term ``loss_<name>`` and
-        ``loss_<name>_weighted``, and in the iterations in which it was measured ``gradient_ratio_<name>``; of
+        ``loss_<name>_weighted``, ``weight_<name>`` of a weight that sets itself, and in the iterations in which it was measured ``gradient_ratio_<name>``; of
         :py:class:`~monai_kd.handlers.AdversarialDistillationHandler` also ``discriminator_accuracy``.
 
     Example::

@@ -146,11 +146,12 @@ class SoftLabelCorrectionHandler:
                 f"`label` must come with each batch to correct soft labels with it, but got {type(label).__name__}."
             )
         images = {key: batch_entry(engine, engine.state.batch, key) for key in self._other_keys}
-        logits = plain(knowledge.logits)
+        whole = plain(knowledge.logits)
+        logits = whole[: len(label)]  # images without labels follow
         steps = self.chain(as_soft_label(logits), images | {"image": output["image"]}, label)
         before, *_, after = steps.values()
         changed = (after != before).any(1, keepdim=True)
-        knowledge.outputs = [torch.where(changed, as_logits(after), logits)]
+        knowledge.outputs = [torch.cat([torch.where(changed, as_logits(after), logits), whole[len(label) :]])]
         self._count(list(steps.values()), class_indices(label))
 
     @property

@@ -37,9 +37,14 @@ def unwrap(network: nn.Module) -> nn.Module:
             return inner
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """Whether the network or a part of it was compiled."""
+    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in network.modules())
+
+
 def forget_compiled(network: nn.Module) -> None:
     """Drop compiled graphs if the network has one, which would not see hooks that came after it."""
-    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in network.modules()):
+    if is_compiled(network):
         torch.compiler.reset()
 
 

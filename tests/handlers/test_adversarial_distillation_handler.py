@@ -405,7 +405,7 @@ class TestResume:
     def test_checkpoint_holds_what_is_needed_and_no_teacher(self, tmp_path):
         self.run(2, tmp_path)
         state = torch.load(tmp_path / "2.pt", weights_only=True)["adversarial"]
-        assert set(state) == {"discriminator", "optimizer", "turn"}
+        assert set(state) == {"discriminator", "optimizer", "turn", "balancer"}
         assert state["discriminator"].keys() == discriminator_net().state_dict().keys()
 
     def test_a_lost_turn_shows(self, tmp_path):

@@ -42,6 +42,14 @@ def gradient_norms(student: Any, terms: list[torch.Tensor], anchors: list[torch.
     return norms
 
 
+def measured_ratios(terms, values, supervised, outputs):
+    """The ratios of terms of weight 1."""
+    monitor = DistillationMonitor()
+    weights = dict.fromkeys(terms, 1.0)
+    norms = monitor.norms(terms, values, supervised, Knowledge(outputs), weights)
+    return monitor.ratios(terms, norms, weights)
+
+
 class TestRatios:
     @pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
     def test_are_those_of_the_gradients_by_hand(self):
@@ -86,9 +94,7 @@ class TestRatios:
         term = DistillationTerm(hint, outputs="all")
         value = fine.square().mean() + 3 * coarse.square().mean()
         supervised = fine.square().sum()
-        ratios = DistillationMonitor(drown_ratio=1e9).ratios(
-            {"t": term}, {"t": value}, supervised, Knowledge([fine, coarse])
-        )
+        ratios = measured_ratios({"t": term}, {"t": value}, supervised, [fine, coarse])
         expected, reference = gradient_norms(None, [value, supervised], [fine, coarse])
         assert ratios["t"] == pytest.approx(expected / reference, rel=1e-5)
 
@@ -100,7 +106,7 @@ class TestRatios:
             own = logits.to(dtype).requires_grad_()
             value, supervised = 1e-3 * hint(own.float(), target), segmentation_loss(own, label)
             terms = {"t": DistillationTerm(hint)}
-            found.append(DistillationMonitor().ratios(terms, {"t": value}, supervised, Knowledge([own]))["t"])
+            found.append(measured_ratios(terms, {"t": value}, supervised, [own])["t"])
         assert found[1] == pytest.approx(found[0], rel=0.01)
 
     def test_weight_0_is_0(self):
@@ -227,7 +233,7 @@ class TestRemedy:
         with pytest.warns(
             UserWarning, match=r"lower its weight or let it ramp up \(`LinearSchedule`\)" + more + r"\.$"
         ):
-            DistillationMonitor().ratios({name: self.TERMS[name]}, {name: value}, value / 100, student)
+            measured_ratios({name: self.TERMS[name]}, {name: value}, value / 100, student.outputs)
 
     def test_of_terms_in_a_collapse(self):
         monitor = DistillationMonitor()

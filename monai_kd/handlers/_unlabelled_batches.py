@@ -1,0 +1,120 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Images without labels beside those of the trainer, in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from monai_kd.networks.teacher import plain
+
+
+class UnlabelledBatches:
+    """
+    Puts a batch without labels behind the trainer's batch before the forward pass, and takes it off before the loss.
+
+    Student and teacher see both batches in one forward pass, so that batch normalization sees both and a distributed
+    or compiled student is called once. The trainer's loss sees its own images alone. The loader is started anew in
+    each epoch, and again where it is shorter than the epoch.
+
+    Args:
+        loader: gives batches, a mapping with the keys of ``keys`` or, for one key, a tensor.
+        keys: what the networks see of the batch, ``image`` first.
+    """
+
+    def __init__(self, loader: Iterable[Any], keys: Iterable[str]) -> None:
+        if not hasattr(loader, "__iter__") or isinstance(loader, Iterator):
+            raise TypeError(
+                "`unlabelled` must be a loader that can be started in each epoch, but got "
+                f"{type(loader).__name__}; pass a `DataLoader`."
+            )
+        self.loader = loader
+        self.keys = sorted(keys)
+        self._iterator: Iterator[Any] | None = None
+        self._batch: Any = None
+        self._labelled = 0
+
+    def restart(self, engine: Any) -> None:
+        """As an epoch starts. The loader itself is asked at the first batch, when all seeds are set."""
+        self._iterator = None
+
+    def join(self, engine: Any) -> None:
+        """Put a batch without labels behind the trainer's."""
+        batch = engine.state.batch
+        if not isinstance(batch, Mapping) or any(key not in batch for key in self.keys):
+            keys = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+            raise ValueError(f"The batch must be a mapping with {self.keys} for `unlabelled` images, but got {keys}.")
+        extra = self._next()
+        self._batch = batch
+        self._labelled = len(batch["image"] if "image" in batch else batch[self.keys[0]])
+        joined = {key: self._joined(key, batch[key], extra[key]) for key in self.keys}
+        engine.state.batch = {**batch, **joined}
+
+    def _next(self) -> Mapping[str, torch.Tensor]:
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        batch = next(self._iterator, None)
+        if batch is None:
+            self._iterator = iter(self.loader)
+            batch = next(self._iterator, None)
+        if batch is None:
+            raise ValueError("`unlabelled` must give at least one batch, but got an empty loader.")
+        if isinstance(batch, torch.Tensor):
+            batch = {self.keys[0]: batch}
+        missing = [key for key in self.keys if key not in batch]
+        if missing:
+            raise ValueError(f"The batches of `unlabelled` must hold {self.keys}, but got {sorted(map(str, batch))}.")
+        return batch
+
+    @staticmethod
+    def _joined(key: str, own: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
+        own, extra = plain(own), plain(extra)
+        if own.shape[1:] != extra.shape[1:]:
+            raise ValueError(
+                f"`{key}` of `unlabelled` must have the channels and size of the labelled images, but got "
+                f"{tuple(extra.shape[1:])} and {tuple(own.shape[1:])}; give both the same transforms."
+            )
+        return torch.cat([own, extra.to(own.device, own.dtype)])
+
+    def split(self, engine: Any) -> Any:
+        """
+        Give the trainer its own images and predictions back.
+
+        Returns:
+            the ``image`` and ``pred`` of both batches.
+        """
+        engine.state.batch, self._batch = self._batch, None
+        output = engine.state.output
+        whole = {"image": output["image"], "pred": output["pred"]}
+        output["image"] = whole["image"][: self._labelled]
+        output["pred"] = self._first(whole["pred"])
+        return whole
+
+    def _first(self, pred: Any) -> Any:
+        if isinstance(pred, (list, tuple)):
+            return type(pred)(each[: self._labelled] for each in pred)
+        return pred[: self._labelled]
+
+    def label(self, label: torch.Tensor | None, teacher: torch.Tensor) -> torch.Tensor | None:
+        """The label of both batches, where the teacher's most probable classes serve as that of the second."""
+        if label is None:
+            return None
+        logits = teacher[self._labelled :]
+        one = logits.shape[1] == 1
+        classes = (logits > 0).long() if one else logits.argmax(dim=1, keepdim=True)
+        if label.shape[1] > 1:
+            channels = [(classes == k).to(label.dtype) for k in range(label.shape[1])]
+            return torch.cat([label, torch.cat(channels, dim=1)])
+        return torch.cat([label, classes.to(label.dtype)])
