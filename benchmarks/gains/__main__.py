@@ -33,14 +33,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fire  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from gains.networks import student, teacher  # noqa: E402
-from gains.tasks import TASKS, Subset, Task  # noqa: E402
-from gains.training import scores, train  # noqa: E402
-from gains.ways import WAYS, handlers_of  # noqa: E402
+import fire
+import numpy as np
+import torch
+from gains.networks import student, teacher
+from gains.tasks import TASKS, Subset, Task
+from gains.training import scores, train
+from gains.ways import WAYS, handlers_of
 
 EPOCH = 50  # iterations
 EPOCHS = {"polyps": (24, 80), "lesions": (20, 60), "organs": (40, 80), "discs": (30, 40)}

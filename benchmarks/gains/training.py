@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gains.tasks import Subset, Task
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from torch import nn
-
-from gains.tasks import Subset, Task
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH_SIZE = 16

@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from gains.tasks import Subset, Task
 from gains.training import Batches
+
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GradientShare
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher

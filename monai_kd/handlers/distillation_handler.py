@@ -34,7 +34,6 @@ from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
 
-
 logger = logging.getLogger("monai_kd")
 
 
@@ -328,7 +327,10 @@ class DistillationHandler(TeachingHandler):
     def _value(
         self, name: str, weight: float, student: Knowledge, teacher: Knowledge, label: torch.Tensor | None
     ) -> torch.Tensor:
-        with errors_of(f"term `{name}`"), torch.set_grad_enabled(weight > 0):
+        what = f"term `{name}`"
+        if self.unlabelled is not None and not self.pseudo_labels:
+            what += " on images without labels (`pseudo_labels=True` gives it the teacher's classes)"
+        with errors_of(what), torch.set_grad_enabled(weight > 0):
             return self.terms[name](student, teacher, label)
 
     def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:

@@ -30,7 +30,8 @@ def loss_terms(output: Any) -> dict[str, float]:
 
     Returns:
         ``loss`` (what was optimised), ``loss_supervised``, for each term ``loss_<name>`` and
-        ``loss_<name>_weighted``, ``weight_<name>`` of a weight that sets itself, and in the iterations in which it was measured ``gradient_ratio_<name>``; of
+        ``loss_<name>_weighted``, ``weight_<name>`` of a weight that sets itself, and in the iterations in which it was
+        measured ``gradient_ratio_<name>``; of
         :py:class:`~monai_kd.handlers.AdversarialDistillationHandler` also ``discriminator_accuracy``.
 
     Example::
