@@ -16,6 +16,7 @@ from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.handlers.epoch_seed_handler import EpochSeedHandler
 from monai_kd.handlers.false_pixel_handler import FalsePixelHandler
 from monai_kd.handlers.frame_table_handler import FrameTableHandler
+from monai_kd.handlers.gain_handler import GainHandler
 from monai_kd.handlers.gradient_share import GradientShare
 from monai_kd.handlers.linear_schedule import LinearSchedule
 from monai_kd.handlers.loss_terms import loss_terms
@@ -31,6 +32,7 @@ __all__ = [
     "EpochSeedHandler",
     "FalsePixelHandler",
     "FrameTableHandler",
+    "GainHandler",
     "GradientShare",
     "LinearSchedule",
     "MultiScaleHandler",
