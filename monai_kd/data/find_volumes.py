@@ -137,20 +137,19 @@ def _matches(path: Path, pattern: str) -> bool:
 
 
 def _is_dicom_series(folder: Path, files: list[Path], passed_over: Counter[str]) -> bool:
-    slices, others = dicom_files(files)
-    passed_over.update(others)
-    if not slices:
-        return False
-    if not is_read_first():
+    try:
+        slices, others = dicom_files(files)
+        passed_over.update(others)
+        if slices:
+            DicomSeries(slices)
+    except ValueError as error:
+        raise ValueError(f"{error} To leave the folder out, choose others by `pattern`.") from error
+    if slices and not is_read_first():
         raise ValueError(
             f"a DICOM series must be read by the reader that compares its slices, but got "
             f"MONAI_DICOM_READER={os.environ.get('MONAI_DICOM_READER')} for {folder}; unset MONAI_DICOM_READER."
         )
-    try:
-        DicomSeries(slices)
-    except ValueError as error:
-        raise ValueError(f"{error} To leave the folder out, choose others by `pattern`.") from error
-    return True
+    return bool(slices)
 
 
 def _name(volume: Path, root: Path) -> str:

@@ -49,8 +49,11 @@ def check_alike(frames: Sequence[Frame]) -> None:
         _check_same("PixelSpacing", first, frame, np.allclose(first.spacing, frame.spacing, rtol=1e-4, atol=0))
         close = np.allclose(first.orientation, frame.orientation, rtol=0, atol=1e-4)
         _check_same("ImageOrientationPatient", first, frame, close)
-        rescaled = (first.rescale is None) == (frame.rescale is None)
-        _check_same("RescaleSlope", first, frame, rescaled)
+        if (first.rescale is None) != (frame.rescale is None):
+            raise ValueError(
+                f"all slices of a DICOM series must hold a `RescaleSlope` or none, but got {_text(first.rescale)} in "
+                f"{first.file} and {_text(frame.rescale)} in {frame.file}; repair them or leave the series out."
+            )
 
 
 FIELDS = {
@@ -58,7 +61,6 @@ FIELDS = {
     "Rows` and `Columns": "size",
     "PixelSpacing": "spacing",
     "ImageOrientationPatient": "orientation",
-    "RescaleSlope": "rescale",
 }
 
 

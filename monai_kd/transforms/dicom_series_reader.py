@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ class DicomSeriesReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether all paths are folders with CT slices."""
-        paths = [Path(name) for name in ensure_tuple(filename)]
-        return all(path.is_dir() and holds_ct(path) for path in paths)
+        names = ensure_tuple(filename)
+        if not names or not all(isinstance(name, (str, os.PathLike)) for name in names):
+            return False
+        return all(Path(name).is_dir() and holds_ct(Path(name)) for name in names)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[DicomSeries]:
         """
