@@ -23,6 +23,12 @@ from monai_kd.transforms.dicom_frames import Frame
 
 TOLERANCE = 0.1  # of a voxel
 MOST = 0.3  # of a voxel, however coarsely positions are rounded; a missing slice is off by more
+FIELDS = {
+    "FrameOfReferenceUID": "frame_of_reference",
+    "Rows` and `Columns": "size",
+    "PixelSpacing": "spacing",
+    "ImageOrientationPatient": "orientation",
+}
 
 
 def check_alike(frames: Sequence[Frame]) -> None:
@@ -54,14 +60,6 @@ def check_alike(frames: Sequence[Frame]) -> None:
                 f"all slices of a DICOM series must hold a `RescaleSlope` or none, but got {_text(first.rescale)} in "
                 f"{first.file} and {_text(frame.rescale)} in {frame.file}; repair them or leave the series out."
             )
-
-
-FIELDS = {
-    "FrameOfReferenceUID": "frame_of_reference",
-    "Rows` and `Columns": "size",
-    "PixelSpacing": "spacing",
-    "ImageOrientationPatient": "orientation",
-}
 
 
 def _check_same(name: str, first: Frame, frame: Frame, same: bool) -> None:

@@ -223,7 +223,7 @@ def _other_kind(file: Path, header: Any) -> str:
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     modality = header.get("Modality")
     if not sop_class and not modality and "Rows" not in header:
-        raise ValueError(f"a DICOM file must name its `SOPClassUID`, but got none in {file}; copy it again.")
+        raise ValueError(f"a DICOM file must be readable, but {file} names no `SOPClassUID`; copy it again.")
     if sop_class and sop_class not in CT_CLASSES:
         return str(UID(sop_class).name).removesuffix(" Storage")
     if not sop_class and (modality or "CT") != "CT":
@@ -239,4 +239,4 @@ def _refuse_empty(slices: list[DicomSlice], empty: list[Path]) -> None:
     suffixes = {one.file.suffix.lower() for one in slices}
     for file in empty:
         if file.suffix.lower() in suffixes:
-            raise ValueError(f"a DICOM file must be readable, but got {file}: it is empty; copy it again.")
+            raise ValueError(f"a DICOM file must be readable, but {file} is empty; copy it again.")
