@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -28,9 +29,11 @@ from monai.data.image_reader import NibabelReader
 
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
+from monai_kd.transforms.dicom_files import log_passed_over
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
 CACHE_FILE = "case_scans.json"
+READER = "2"  # a new number makes scans of an older reader void
 
 
 def scan_cases(
@@ -82,6 +85,10 @@ def scan_cases(
     with ThreadPool(max(1, num_workers)) as pool:
         results = list(progress_bar(pool.imap(scanner, cases), "Scanning cases", len(cases), progress))
     problems = [f"\n  {case_name(case)}: {r['problem']}" for case, r in zip(cases, results) if "problem" in r]
+    passed_over: Counter[str] = Counter()
+    for result in results:
+        passed_over.update(result.get("passed_over", {}))
+    log_passed_over(passed_over, f"{len(cases)} cases")
     _write_cache(cache_dir, {r["stamp"]: r for r in results if "problem" not in r}, known)
     if problems:
         raise ValueError(
@@ -119,7 +126,7 @@ class _Scanner:
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
             return {"problem": f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there"}
-        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key))
+        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key), READER)
         if stamp in self.known and self.known[stamp]["checked"] >= self.check_images:
             return dict(self.known[stamp])
         try:
@@ -131,7 +138,13 @@ class _Scanner:
     def _scan(self, image: Path, label: Path | None = None) -> dict[str, Any]:
         if not hasattr(self.local, "reader"):
             self.local.reader = LoadSlice(num_volumes=1)
-        read = self.local.reader.volume
+        passed_over: Counter[str] = Counter()
+
+        def read(path: Path) -> Volume:
+            volume = self.local.reader.volume(path)
+            passed_over.update(volume.passed_over or {})
+            return volume
+
         if self.check_images:
             volume = read(image)
             problem = hounsfield_problem(*volume.value_range)
@@ -146,7 +159,11 @@ class _Scanner:
             _check_grids(shape, affine, volume, self.geometry_key)
             where = _slices_of_labels(volume._replace(affine=affine))
         axis, _ = Volume(None, affine, (0, 0)).axial
-        return {"num_slices": int(shape[axis]), "labels": {str(value): where[value] for value in where}}
+        return {
+            "num_slices": int(shape[axis]),
+            "labels": {str(value): where[value] for value in where},
+            "passed_over": dict(passed_over),
+        }
 
 
 def _check_grids(shape: Sequence[int], affine: np.ndarray, label: Volume, geometry_key: str | None) -> None:
@@ -185,7 +202,7 @@ def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
 
 
 def _state(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(file for file in path.iterdir() if file.exists()) if path.is_dir() else [path]
     states = [file.stat() for file in files]
     return _digest(*(f"{file.name}-{state.st_size}-{state.st_mtime_ns}" for file, state in zip(files, states)))
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +28,21 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, Transform
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
-from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
 from monai_kd.transforms.check_hounsfield import hounsfield_range
+from monai_kd.transforms.dicom_files import is_dicom
+from monai_kd.transforms.dicom_series import DicomSeries
 
 
 class Volume(NamedTuple):
-    """A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values."""
+    """
+    A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values.
+    `passed_over` counts the objects that lie beside the slices of a DICOM series, by kind.
+    """
 
     array: Any
     affine: np.ndarray
     value_range: tuple[float, float]
+    passed_over: Counter[str] | None = None
 
     @property
     def axial(self) -> tuple[int, bool]:
@@ -57,13 +62,15 @@ class LoadSlice(Transform):
     ``Orientation("RAS")(LoadImage(ensure_channel_first=True)(filename))[..., index]``. Slice 0 is the one nearest to
     the feet, whatever axis and direction the file stores slices along (KiTS19 stores them on the first axis).
 
-    The volume is read by MONAI's :py:class:`monai.transforms.LoadImage`, and the last few are kept, so that reading
-    slice after slice of a case decodes its volume once. Of an uncompressed NIfTI file only the slice is read. No slice
+    The volume is read by MONAI's :py:class:`monai.transforms.LoadImage`, a DICOM series by
+    :py:class:`monai_kd.transforms.DicomSeriesReader`. The last few are kept, so that reading slice after slice of a
+    case decodes its volume once. Of an uncompressed NIfTI file only the slice is read. No slice
     is ever written. Each process keeps volumes of its own; a pickled or copied transform keeps none.
 
     Args:
-        reader: MONAI reader for DICOM series ("ITKReader", "PydicomReader"); default: the first one installed, ITK
-            before pydicom. All other formats are read by the reader that MONAI takes for their suffix.
+        reader: another MONAI reader for DICOM series ("ITKReader", "PydicomReader"), whose result must have the
+            geometry of the files; default: ours. All other formats are read by the reader that MONAI takes for their
+            suffix.
         dtype: data type of the slice.
         num_volumes: how many volumes are kept in memory, at least 1; one of LiTS takes up to 0.5 GB.
 
@@ -134,9 +141,18 @@ class LoadSlice(Transform):
             raise RuntimeError(f"{path} cannot be read, {reason}") from error
 
     def _decode(self, path: Path) -> Volume:
-        if path.is_dir():
-            check_dicom_series([file for file in sorted(path.iterdir()) if file.is_file() and is_dicom(file)])
-        reader = self.reader if path.is_dir() or path.suffix.lower() in ("", ".dcm") else None
+        if not path.is_dir() and not (path.suffix.lower() in ("", ".dcm") and is_dicom(path)):
+            array, affine = self._load(path, None)
+            return Volume(array, affine, hounsfield_range(array))
+        series = DicomSeries.of_path(path)
+        if self.reader is None:
+            array, affine = series.array(), series.affine
+        else:
+            array, affine = self._load(path, self.reader)
+            _check_geometry(series, array, affine, self.reader)
+        return Volume(array, affine, hounsfield_range(array), series.passed_over)
+
+    def _load(self, path: Path, reader: str | None) -> tuple[np.ndarray, np.ndarray]:
         if reader not in self._loaders:
             self._loaders[reader] = LoadImage(reader, dtype=None, ensure_channel_first=True)
         image = self._loaders[reader](path)
@@ -144,7 +160,7 @@ class LoadSlice(Transform):
             raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
         array = convert_to_numpy(image)[0]
         array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
-        return Volume(array, convert_to_numpy(image.affine), hounsfield_range(array))
+        return array, convert_to_numpy(image.affine)
 
     def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
         """
@@ -234,6 +250,27 @@ def _check_numbers(path: Path) -> None:
     kind = nibabel.load(path).get_data_dtype()  # type: ignore[attr-defined]
     if kind.fields is not None or kind.kind == "c":
         raise ValueError(f"it must hold one real number a voxel, but got {'colours' if kind.fields else kind.name}.")
+
+
+def _check_geometry(series: DicomSeries, array: np.ndarray, affine: np.ndarray, reader: str) -> None:
+    """Whether a reader gives the volume that the files describe, whatever the order and direction of its axes."""
+    expected = _canonical(series.shape, series.affine)
+    found = _canonical(array.shape, affine)
+    if expected[0] != found[0] or not np.allclose(expected[1], found[1], atol=0.01):
+        raise ValueError(
+            f"`reader` must read the series as its files say, shape {expected[0]} and affine "
+            f"{np.round(expected[1][:3], 3).tolist()}, but {reader} gives {found[0]} and "
+            f"{np.round(found[1][:3], 3).tolist()}; leave `reader` out."
+        )
+
+
+def _canonical(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    orientation = nibabel.io_orientation(affine)
+    turned = affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+    size = [0, 0, 0]
+    for axis, (target, _) in enumerate(orientation):
+        size[int(target)] = shape[axis]
+    return tuple(size), turned
 
 
 def _joined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
