@@ -11,6 +11,7 @@
 
 from monai_kd.bundle.best_checkpoint_saver import BestCheckpointSaver
 from monai_kd.bundle.bundle_network import bundle_network
+from monai_kd.bundle.chosen import chosen
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import latest_checkpoint
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
@@ -24,6 +25,7 @@ __all__ = [
     "KDWorkflow",
     "StagedWorkflow",
     "bundle_network",
+    "chosen",
     "latest_checkpoint",
     "locate_bundle",
     "log_run",
