@@ -23,6 +23,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from monai_kd.data.progress_bar import progress_bar
+from monai_kd.data.write_aside import replace_file, write_aside
 
 LAYOUTS = ("pranet", "kvasir", "clinicdb", "endocv2022", "folder")
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
@@ -270,12 +271,12 @@ def write_endoscopy_phantoms(
         )
         for array, place, suffix in zip(frame, parts[index][:2], parts[index].suffixes):
             path = root / place / (name + suffix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path, quality=95)  # of JPEG; the other formats have no loss
+            with write_aside(path) as aside:
+                Image.fromarray(array).save(aside, quality=95)  # of JPEG; the other formats have no loss
     if layout not in ("kvasir", "endocv2022"):
         for part in parts:
             rows = [f"{number + 1},{number // views + 1}\n" for number in range(part.num_frames)]
-            (root / part.images).with_name("sequences.csv").write_text("frame,sequence\n" + "".join(rows))
+            replace_file((root / part.images).with_name("sequences.csv"), "frame,sequence\n" + "".join(rows))
     return root
 
 
