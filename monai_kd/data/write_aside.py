@@ -63,9 +63,11 @@ def write_aside(path: PathLike, sync: bool = False) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _folder_beside(target) as folder:
         yield folder / target.name
-        for part in sorted(folder.iterdir()):
-            if part.name != LOCK:
-                _move(part, target.with_name(part.name), sync)
+        parts = [part for part in sorted(folder.iterdir()) if part.name != LOCK]
+        for part in parts:
+            _check(target.with_name(part.name))
+        for part in parts:
+            _move(part, target.with_name(part.name), sync)
 
 
 def replace_file(path: PathLike, content: str | bytes) -> Path:

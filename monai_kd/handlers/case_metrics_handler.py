@@ -51,8 +51,8 @@ class CaseMetricsHandler:
     Such cases count in no mean; what was predicted in them stands under ``pred_voxels`` and, summed, as
     ``false_positive_voxels`` in the summary. ``network.json`` tells class and number of parameters of the network that
     was evaluated. The files are replaced as a whole or not at all. A name that a spreadsheet would take for a formula
-    has an apostrophe before it, which :py:func:`~monai_kd.report.read_cases` takes away. A network that predicts none of a class in all
-    cases, or nothing else, is warned of.
+    has an apostrophe before it, which :py:func:`~monai_kd.report.read_cases` takes away. A network that predicts none
+    of a class in all cases, or nothing else, is warned of.
 
     Args:
         output_dir: folder to write to, made if it is missing.
