@@ -101,14 +101,17 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _check_form(path: Path, content: Any) -> None:
-    state = content.get("trainer", {}) if isinstance(content, Mapping) else None
-    if isinstance(state, Mapping) and isinstance(state.get("settings", {}), Mapping):
-        return
-    kind = f"an entry `trainer` of {type(state).__name__}" if isinstance(content, Mapping) else type(content).__name__
-    raise ValueError(
-        f"the checkpoint to resume must be the dictionary that a training writes after each epoch, but got {path} with "
-        f"{kind}; remove the file, or start without `resume.yaml`."
-    )
+    kind = "" if isinstance(content, Mapping) else type(content).__name__
+    for name in ("trainer", "settings") if not kind else ():
+        content = content.get(name, {})
+        if not isinstance(content, Mapping):
+            kind = f"an entry `{name}` of {type(content).__name__}"
+            break
+    if kind:
+        raise ValueError(
+            f"the checkpoint to resume must be the dictionary that a training writes after each epoch, but got {path} "
+            f"with {kind}; remove the file, or start without `resume.yaml`."
+        )
 
 
 def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

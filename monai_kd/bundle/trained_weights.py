@@ -44,6 +44,7 @@ def trained_weights(path: str | os.PathLike, remedy: str) -> str:
         check_whole(path)
     except ValueError as error:
         raise ValueError(
-            f"weights must be whole, but got {path}: {error}; copy the file again, or {remedy} makes it."
+            f"weights must be whole, but got {path}, which is damaged: {error}; copy the file again, or {remedy} "
+            "makes it."
         ) from error
     return str(path)

@@ -51,6 +51,6 @@ def _compare(path: Path, *state: int) -> None:
             checksums = any(member.CRC for member in archive.infolist())
             damaged = archive.testzip() if checksums else None
     except Exception as error:  # `zipfile` raises a dozen kinds for what is between the parts
-        raise ValueError(f"it is damaged: {error}") from error
+        raise ValueError(str(error)) from error
     if damaged:
-        raise ValueError(f"it is damaged: {damaged} in it has another checksum")
+        raise ValueError(f"{damaged} in it has another checksum")

@@ -89,7 +89,9 @@ def load_torchscript(path: Path) -> nn.Module:
     try:
         check_whole(path)
     except ValueError as error:
-        raise ValueError(f"`network` must be a whole file, but got {path}: {error}; copy it again.") from error
+        raise ValueError(
+            f"`network` must be a whole file, but got {path}, which is damaged: {error}; copy it again."
+        ) from error
     try:
         return torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
