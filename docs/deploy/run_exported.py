@@ -293,7 +293,7 @@ def save(mask: np.ndarray, path: Path) -> None:
     target = Path(os.path.realpath(path))
     aside = target.with_name(f".partial-{os.getpid()}.png")
     try:
-        Image.fromarray(mask).save(aside)
+        Image.fromarray(mask).save(aside)  # as PNG, whose errors Pillow does not hide
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
