@@ -288,6 +288,11 @@ def mask_of(logits: np.ndarray, size: tuple[int, int], block: dict[str, Any]) ->
     return probability.argmax(0).astype(np.uint8)
 
 
+def _as_name(label: str) -> str:
+    """The name of a class without what no file name may hold on one system or another."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", label)
+
+
 def save(mask: np.ndarray, path: Path) -> None:
     """Write a mask as a whole or not at all, on a full disk too."""
     target = Path(os.path.realpath(path))
@@ -325,7 +330,7 @@ def main() -> None:
             save(mask, options.output / f"{name}_mask.png")
         else:
             for one, label in zip(mask, block["classes"]):
-                save(one, options.output / f"{name}_{label}_mask.png")
+                save(one, options.output / f"{name}_{_as_name(label)}_mask.png")
     print(f"{len(times)} masks of {', '.join(block['classes'])} in {options.output}")
     print(f"the network took {1e3 * float(np.median(times)):.1f} ms a frame (median)")
 

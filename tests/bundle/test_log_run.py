@@ -17,6 +17,7 @@ import copy
 import logging
 import re
 import sys
+from pathlib import PureWindowsPath
 from typing import Any
 
 import pytest
@@ -186,7 +187,8 @@ def test_folders_of_windows_are_no_settings(monkeypatch):
     """The data may have moved; `C:/data` and `C:\\data` are folders there."""
     describe = sys.modules["monai_kd.bundle.run_settings"]._describe
     monkeypatch.setattr("os.sep", "\\")
-    assert [describe(text) for text in ("C:/data", "C:\\data", "nearest")] == ["", "", "nearest"]
+    texts = ["C:/data", str(PureWindowsPath("C:/data/LiTS")), "nearest"]
+    assert [describe(text) for text in texts] == ["", "", "nearest"]
 
 
 def test_layers_of_terms_are_settings():
