@@ -69,6 +69,7 @@ setup(
         "scipy>=1.11",
         "pyyaml>=6",
         "fire>=0.7",
+        "filelock>=3.30",
         "nibabel>=5.2",
         "pydicom>=3.0",
         "itk>=5.4",

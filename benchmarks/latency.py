@@ -50,6 +50,7 @@ from torch import Tensor, nn
 
 from monai_kd.bundle import bundle_network
 from monai_kd.bundle.export_formats import onnx_session, openvino_model, to_onnx, to_openvino, why_not
+from monai_kd.data import replace_file
 from monai_kd.report import NetworkCost, Table, network_cost
 
 SCRATCH = tempfile.TemporaryDirectory()  # of the ONNX files; removed at the end
@@ -299,7 +300,7 @@ def latency(
     for variant, reason in left_out.items():
         print(f"left out: {variant}, {reason}")
     if output:
-        Path(output).write_text(table.to_csv(), encoding="utf-8")
+        replace_file(output, table.to_csv())
 
 
 if __name__ == "__main__":

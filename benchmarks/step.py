@@ -157,7 +157,7 @@ def _seconds(trainer: SupervisedTrainer) -> float:
 
 
 def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return pages * 4096
 
 

@@ -18,4 +18,6 @@ import sys
 from monai_kd.cli import main
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # a console of Windows lacks most letters; none of them ends the command
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

@@ -288,6 +288,22 @@ def mask_of(logits: np.ndarray, size: tuple[int, int], block: dict[str, Any]) ->
     return probability.argmax(0).astype(np.uint8)
 
 
+def _as_name(label: str) -> str:
+    """The name of a class without what no file name may hold on one system or another."""
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", label)
+
+
+def save(mask: np.ndarray, path: Path) -> None:
+    """Write a mask as a whole or not at all, on a full disk too."""
+    target = Path(os.path.realpath(path))
+    aside = target.with_name(f".partial-{os.getpid()}.png")
+    try:
+        Image.fromarray(mask).save(aside)  # as PNG, whose errors Pillow does not hide
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment frames or a video with an exported student.")
     parser.add_argument("model", type=Path, help="the student: .onnx, .ts or .xml")
@@ -311,10 +327,10 @@ def main() -> None:
         times.append(time.perf_counter() - start)
         mask = mask_of(logits, frame.shape[1:], block)
         if mask.ndim == 2:
-            Image.fromarray(mask).save(options.output / f"{name}_mask.png")
+            save(mask, options.output / f"{name}_mask.png")
         else:
             for one, label in zip(mask, block["classes"]):
-                Image.fromarray(one).save(options.output / f"{name}_{label}_mask.png")
+                save(one, options.output / f"{name}_{_as_name(label)}_mask.png")
     print(f"{len(times)} masks of {', '.join(block['classes'])} in {options.output}")
     print(f"the network took {1e3 * float(np.median(times)):.1f} ms a frame (median)")
 

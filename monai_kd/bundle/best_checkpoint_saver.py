@@ -23,6 +23,8 @@ import torch
 from ignite.distributed import get_rank
 from monai.handlers import CheckpointSaver
 
+from monai_kd.data import write_aside
+
 
 class BestCheckpointSaver(CheckpointSaver):
     """
@@ -60,9 +62,8 @@ class BestCheckpointSaver(CheckpointSaver):
 
     def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         if get_rank() == 0:
-            partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-            torch.save(checkpoint, partial)
-            os.replace(partial, self.path)
+            with write_aside(self.path, sync=True) as aside:
+                torch.save(checkpoint, aside)
 
 
 def _or_least(score: float) -> float:

@@ -60,7 +60,11 @@ def bundles(action: str = "list", name: str = "", folder: str = "") -> str:
         raise FileExistsError(
             f"`folder` must be new or empty, but got {target}; choose another, nothing is overwritten."
         )
-    shutil.copytree(source, target, ignore=PRODUCED, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    try:
+        shutil.copytree(source, target, ignore=PRODUCED, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    except BaseException:  # half a bundle would be in the way of the next try
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return f"copied {source.name} to {target}"
 
 

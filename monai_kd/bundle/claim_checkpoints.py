@@ -14,22 +14,20 @@
 
 from __future__ import annotations
 
-import errno
-import glob
 import logging
 import os
 import socket
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import FileLock, Timeout
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
-from monai.utils import optional_import
 
 from monai_kd.bundle.latest_checkpoint import resume_checkpoints
+from monai_kd.data.write_aside import remove_left, replace_file
 
-fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
 logger = logging.getLogger("monai_kd")
 
 
@@ -41,9 +39,10 @@ def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: 
     - A run that starts anew sets aside (``.old``, ``.old2`` and so on) the file of an earlier one and what that left to
       resume from: nothing is lost, and should the new run be killed in its first epoch, the earlier one is not resumed,
       or taken for it, in its place.
-    - While a process trains, a second one on the same file is refused. The operating system holds the lock, which
-      goes with the process however it ends; a file system without locks refuses none. The file of the lock is empty
-      when training has ended, so that weights of a run that was killed can be told (:py:func:`was_cut_off`).
+    - While a process trains, a second one on the same file is refused. The operating system holds the lock
+      (``.NAME.pt.lock``), which goes with the process however it ends; a file system without locks refuses none.
+      ``.NAME.pt.training`` names the process and is removed when training has ended, so that weights of a run that was
+      killed can be told (:py:func:`was_cut_off`).
 
     Args:
         trainer: a MONAI trainer. Nothing is written before it runs.
@@ -70,44 +69,40 @@ def claim_checkpoints(trainer: Engine, checkpoint: str | os.PathLike, settings: 
 
 
 def _lock(trainer: Engine, path: Path) -> None:
-    if not has_fcntl:
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _lock_file(path).open("a+", encoding="utf-8")
+    holder = _holder_file(path)
+    # one lock for all trainers of this process, which may train again after a training that failed
+    lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False, is_singleton=True)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read()
-        file.close()
-        if error.errno in (errno.EACCES, errno.EAGAIN):  # what POSIX has for a lock of another process
-            raise ValueError(
-                f"{path} must be trained by one process at a time, but got {holder or 'another one'} at it; wait for "
-                "its end, or train under another `--ckpt_name`."
-            ) from error
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        said = holder.read_text("utf-8") if holder.is_file() else ""
+        raise ValueError(
+            f"{path} must be trained by one process at a time, but got {said or 'another one'} at it; wait for "
+            "its end, or train under another `--ckpt_name`."
+        ) from error
+    except PermissionError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without locks
         return
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        partial.unlink()  # half a file that a process left which was killed while it wrote
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    trainer.add_event_handler(Events.COMPLETED, _unlock, file)
+    remove_left(path.parent)  # half a file that a process left which was killed while it wrote
+    replace_file(holder, f"process {os.getpid()} on {socket.gethostname()}")
+    trainer.add_event_handler(Events.COMPLETED, _unlock, lock, holder)
 
 
-def _unlock(file: TextIO) -> None:
-    if not file.closed:  # a trainer may run again
-        file.truncate(0)
-        file.close()
+def _unlock(lock: FileLock, holder: Path) -> None:
+    if lock.is_locked:  # a trainer may run again
+        holder.unlink(missing_ok=True)
+        lock.release(force=True)
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.training")
 
 
 def was_cut_off(path: Path) -> bool:
     """Whether the last run that trained to a file of best weights did not reach its end."""
-    lock = _lock_file(path)
-    return lock.is_file() and lock.stat().st_size > 0
+    return _holder_file(path).is_file()
 
 
 def set_aside(path: Path) -> None:

@@ -14,12 +14,10 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +25,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.utils import optional_import
 from torch import Tensor, nn
 
 from monai_kd.bundle.export_formats import (
@@ -43,11 +40,11 @@ from monai_kd.bundle.export_formats import (
 from monai_kd.bundle.export_metadata import export_metadata
 from monai_kd.bundle.kd_workflow import check_overrides
 from monai_kd.bundle.locate import locate_bundle
+from monai_kd.data.write_aside import remove_left, write_aside
 from monai_kd.networks.load_network import NETWORK_IDS
 from monai_kd.networks.load_weights import load_weights
 from monai_kd.report.table import Cell, Table
 
-fcntl, has_fcntl = optional_import("fcntl")  # not on Windows
 CALIBRATION = 300  # inputs that the ranges of int8 are found on, of which one image gives 16 at most
 PER_IMAGE = 16
 
@@ -126,45 +123,20 @@ def export(
 def _write(student: _Student, outputs: dict[str, Path], reasons: dict[str, str] | None) -> dict[str, tuple[float, str]]:
     """Write the formats; where `reasons` are gathered, those that fail are left out."""
     found: dict[str, tuple[float, str]] = {}
-    target = next(iter(outputs.values())).parent
-    target.mkdir(parents=True, exist_ok=True)
-    # written aside and moved when all is right, so that a file that is there is whole and was compared
-    with _scratch(target) as student.scratch:
+    remove_left(next(iter(outputs.values())).parent)
+    with ExitStack() as stack:  # the files are replaced at its end, when all are right
+        student.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, path in outputs.items():
+            aside = stack.enter_context(write_aside(path))
             try:
-                found[name] = student.write(name, student.scratch / path.name)
+                found[name] = student.write(name, aside)
             except (OSError, ValueError) as error:
                 if reasons is None:
                     raise
                 reasons[name] = str(error)
-        for name in found:
-            for part in _parts(student.scratch / outputs[name].name):
-                part.replace(target / part.name)
+                for part in _parts(aside):
+                    part.unlink(missing_ok=True)
     return found
-
-
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """
-    A folder inside another for the time of an export. Those of killed exports are removed, unless another export is
-    running: each holds a shared lock of `target`, which ends with its process. Where folders cannot be locked
-    (Windows, some network drives), they stay.
-    """
-    lock = os.open(target, os.O_RDONLY) if has_fcntl else -1
-    try:
-        if has_fcntl:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for path in target.iterdir():
-                    if re.fullmatch(r"\.export[a-z0-9_]{8}", path.name):
-                        shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_SH)
-        with tempfile.TemporaryDirectory(prefix=".export", dir=target) as folder:
-            yield Path(folder)
-    finally:
-        if has_fcntl:
-            os.close(lock)
 
 
 def _parts(path: Path) -> list[Path]:

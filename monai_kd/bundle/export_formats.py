@@ -105,7 +105,9 @@ def to_torchscript(
     with _quiet("torch"):
         module = convert_to_torchscript(network, inputs=[_images(shape, 2)], use_trace=not scripts(network))
     files = {"inference.json": json.dumps(config, default=str).encode()} if config else {}
-    save_net_with_metadata(module, str(path), include_config_vals=False, meta_values=meta, more_extra_files=files)
+    stream = io.BytesIO()  # to a file, torch ends the process where the disk is full
+    save_net_with_metadata(module, stream, include_config_vals=False, meta_values=meta, more_extra_files=files)
+    path.write_bytes(stream.getbuffer())
     return _difference(network, torch.jit.load(str(path)).eval(), shape, "TorchScript")
 
 

@@ -14,10 +14,9 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,17 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 
+from monai_kd.networks.check_whole import check_whole
+
 logger = logging.getLogger(__name__)
+# how `CheckpointSaver` goes on after its `file_prefix`
+ENDING = re.compile(r"_checkpoint_(epoch|iteration|final_iteration|key_metric)=-?[0-9.]+\.pt$")
 
 
 def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engine | None = None) -> str:
     """
-    Find the newest checkpoint of a run to resume from. One that was cut off while it was written is passed over.
+    Find the newest checkpoint of a run to resume from. One that was cut off while it was written, or is damaged, is
+    passed over with a warning. Each is read once and compared with the checksums in it.
 
     Args:
         folder: where ``CheckpointSaver`` wrote.
@@ -43,7 +47,8 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
 
     Raises:
         FileNotFoundError: when the folder holds no checkpoint that can be read.
-        ValueError: when the newest one is of a run with other settings, with what differs.
+        ValueError: when the newest one is no checkpoint of a training, or of a run with other settings, with what
+            differs.
 
     Example::
 
@@ -56,10 +61,12 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
     files = resume_checkpoints(folder, prefix)
     for path in reversed(files):
         try:
+            check_whole(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # its weights are not read
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        except Exception as error:  # torch raises a dozen kinds for damaged files
             logger.warning("%s cannot be read and is passed over: %s", path, str(error).partition("\n")[0])
         else:
+            _check_form(path, content)
             if trainer is not None:
                 found = content.get("trainer", {}).get("settings", {})
                 _check_settings(path, found, getattr(trainer.state, "settings", {}))
@@ -71,15 +78,40 @@ def latest_checkpoint(folder: str | os.PathLike, prefix: str = "", trainer: Engi
 
 
 def resume_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[Path]:
-    """The files that ``CheckpointSaver`` wrote to a folder under its ``file_prefix``, any without, the oldest first."""
-    pattern = f"{glob.escape(prefix)}_checkpoint*.pt" if prefix else "*.pt"
-    return sorted(Path(folder).glob(pattern), key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
+    """
+    The files that ``CheckpointSaver`` wrote to a folder, the oldest first.
+
+    Args:
+        folder: the folder, which may be missing.
+        prefix: its ``file_prefix``, whose files are those that consist of it and what the saver adds. Those of a run
+            whose name begins alike are others. Without a prefix, all are found.
+    """
+    found = [path for path in Path(folder).glob("*.pt") if not path.name.startswith(".")]
+    if prefix:
+        endings = {ending[0] for ending in (ENDING.search(path.name) for path in found) if ending}
+        # the file system tells which names are equal, where upper and lower case are not distinguished
+        found = [path for path in (Path(folder) / f"{prefix}{ending}" for ending in endings) if path.exists()]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What is wanted and was not found, in words: ``seed 0 and not 1``; an entry that is missing is None."""
     pairs = {name: (found.get(name), value) for name, value in wanted.items()}
     return [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
+
+
+def _check_form(path: Path, content: Any) -> None:
+    kind = "" if isinstance(content, Mapping) else type(content).__name__
+    for name in ("trainer", "settings") if not kind else ():
+        content = content.get(name, {})
+        if not isinstance(content, Mapping):
+            kind = f"an entry `{name}` of {type(content).__name__}"
+            break
+    if kind:
+        raise ValueError(
+            f"the checkpoint to resume must be the dictionary that a training writes after each epoch, but got {path} "
+            f"with {kind}; remove the file, or start without `resume.yaml`."
+        )
 
 
 def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from zlib import crc32
 
 import torch
+from ignite.distributed import get_world_size
 from monai.engines import AdversarialTrainer
 from torch import nn
 
@@ -41,9 +42,10 @@ PLAIN = (str, int, float, bool, type(None))
 def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int | float | None]:
     """
     What makes a run another one, so that a checkpoint of it is not gone on with: network, data, the options of
-    transforms, losses, optimizer and scales, seed, objective with its layers, a discriminator with its optimizer, and
-    the weights of teachers and assistants. It may get more epochs and other processes of its loader. Of a function that
-    a configuration holds, as ``$lambda logits, label: @dice(logits, label) + 0.5 * @focal(logits, label)``, the numbers
+    transforms, losses, optimizer and scales, gradient accumulation, the number of processes, seed, objective with its
+    layers, a discriminator with its optimizer, and the weights of teachers and assistants. It may get more epochs and
+    other processes of its loader. Of a function that a configuration holds, as
+    ``$lambda logits, label: @dice(logits, label) + 0.5 * @focal(logits, label)``, the numbers
     in it and what it refers to are compared; of others, and of schedules, nothing.
 
     Args:
@@ -70,6 +72,8 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         f"{_checksum('|'.join(sorted(cases(loader.dataset))))}",
         "transforms": f"checksum {_checksum(repr(_describe(getattr(loader.dataset, 'transform', None))))}",
         "batch size": loader.batch_size,
+        "gradient accumulation": _above_one(getattr(trainer, "accumulation_steps", 1)),
+        "processes": _above_one(get_world_size()),
         "iterations an epoch": trainer.state.epoch_length,
         "scales": ", ".join(f"{scale:g}" for scale in scales) or None,
         "learning rate": optimizer.defaults.get("lr"),
@@ -91,6 +95,10 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "weights of who teaches": f"checksum {_weights(teachers)}" if teachers else None,
         **{f"{name} {key}": value for name, loss in losses.items() for key, value in _options(loss).items()},
     }
+
+
+def _above_one(count: int) -> int | None:
+    return count if count > 1 else None
 
 
 def trained(trainer: Any) -> tuple[nn.Module, Any]:
@@ -186,7 +194,7 @@ def _of_function(function: FunctionType, prefix: str) -> dict[str, str | int | f
 def _describe(transform: Any, depth: int = 4) -> Any:
     """Class and options of a transform and of those that it is made of; nothing that is drawn, and no path."""
     if isinstance(transform, PLAIN):
-        return "" if os.sep in str(transform) else str(transform)
+        return "" if any(mark in str(transform) for mark in ("/", os.sep)) else str(transform)
     if isinstance(transform, Mapping):
         return {str(key): _describe(value, depth - 1) for key, value in transform.items()} if depth else ""
     if isinstance(transform, (list, tuple)):

@@ -26,6 +26,7 @@ from monai.utils import ensure_tuple
 from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import differences, latest_checkpoint
+from monai_kd.data import replace_file
 
 logger = logging.getLogger("monai_kd")
 
@@ -160,7 +161,7 @@ def _settings_file(best: Path) -> Path:
 def _write_settings(best: Path, settings: dict[str, Any]) -> None:
     if best.is_file():
         found = {"weights": best.stat().st_mtime_ns, "settings": settings}
-        _settings_file(best).write_text(json.dumps(found), encoding="utf-8")
+        replace_file(_settings_file(best), json.dumps(found))
 
 
 def _other_settings(best: Path, settings: dict[str, Any]) -> str:

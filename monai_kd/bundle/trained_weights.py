@@ -16,10 +16,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from monai_kd.networks.check_whole import check_whole
+
 
 def trained_weights(path: str | os.PathLike, remedy: str) -> str:
     """
-    Check that weights were trained, before data is read and networks are built.
+    Check that weights were trained and are whole, before data is read and networks are built.
 
     Args:
         path: file of the weights.
@@ -30,6 +32,7 @@ def trained_weights(path: str | os.PathLike, remedy: str) -> str:
 
     Raises:
         FileNotFoundError: when there is no such file.
+        ValueError: when it is damaged.
 
     Example, in a bundle's ``CheckpointLoader``::
 
@@ -37,4 +40,11 @@ def trained_weights(path: str | os.PathLike, remedy: str) -> str:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights must be trained first, but got no file {path}; {remedy} makes it.")
+    try:
+        check_whole(path)
+    except ValueError as error:
+        raise ValueError(
+            f"weights must be whole, but got {path}, which is damaged: {error}; copy the file again, or {remedy} "
+            "makes it."
+        ) from error
     return str(path)

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from monai.utils import optional_import
 
 from monai_kd.corrections.correction_chain import Correction, CorrectionChain, corrected_steps, describe_chain
 from monai_kd.data.progress_bar import progress_bar
+from monai_kd.data.write_aside import remove_left, write_aside
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.soft_label import as_logits
 from monai_kd.transforms.load_soft_label import sample_key, stored_origin
@@ -88,6 +87,7 @@ def store_soft_labels(
     save_file = optional_import("safetensors.torch", name="save_file")[0]
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
+    remove_left(root)
     chain = CorrectionChain(corrections).to(device) if corrections else None
     teacher.to(device)
     origin = {"weights_key": weights_key, "corrections": describe_chain(chain) if chain else ""}
@@ -102,9 +102,8 @@ def store_soft_labels(
         origin["classes"] = str(soft_label.shape[1])
         if found == origin:
             continue
-        partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-        save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(partial), origin)
-        os.replace(partial, path)
+        with write_aside(path) as aside:
+            save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(aside), origin)
         computed += 1
     logger.info(f"{computed} soft labels stored in {root}, {len(dataset) - computed} were there already")
     return computed

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from monai_kd.data.progress_bar import progress_bar
+from monai_kd.data.write_aside import replace_file
 
 LAYOUTS = ("pranet", "kvasir", "clinicdb", "endocv2022", "folder")
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
@@ -270,13 +272,20 @@ def write_endoscopy_phantoms(
         )
         for array, place, suffix in zip(frame, parts[index][:2], parts[index].suffixes):
             path = root / place / (name + suffix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path, quality=95)  # of JPEG; the other formats have no loss
+            replace_file(path, _encoded(array, path.suffix))
     if layout not in ("kvasir", "endocv2022"):
         for part in parts:
             rows = [f"{number + 1},{number // views + 1}\n" for number in range(part.num_frames)]
-            (root / part.images).with_name("sequences.csv").write_text("frame,sequence\n" + "".join(rows))
+            replace_file((root / part.images).with_name("sequences.csv"), "frame,sequence\n" + "".join(rows))
     return root
+
+
+def _encoded(array: np.ndarray, suffix: str) -> bytes:
+    """As a file; Pillow itself says nothing of a disk that is full."""
+    stream = io.BytesIO()
+    kind = Image.registered_extensions()[suffix]
+    Image.fromarray(array).save(stream, kind, quality=95)  # of JPEG; the other formats have no loss
+    return stream.getvalue()
 
 
 def _parts(layout: str, num_frames: int, frames_per_sequence: int) -> list[_Part]:

@@ -101,7 +101,7 @@ def _stems(folder: Path) -> dict[str, str]:
 def _members(file: Path, split: str) -> set[str]:
     if not file.is_file():
         raise FileNotFoundError(f'`split` needs {file}, a list of {{"case", "split"}}, but got no such file.')
-    table = json.loads(file.read_text())
+    table = json.loads(file.read_text(encoding="utf-8-sig"))
     rows = table["cases"] if isinstance(table, dict) else table
     splits = {str(row.get("split")) for row in rows}
     if split not in splits:

@@ -23,6 +23,7 @@ from monai.config import PathLike
 from torch.nn import functional as F
 
 from monai_kd.data.progress_bar import progress_bar
+from monai_kd.data.write_aside import write_aside
 
 LAYOUTS = ("lits", "kits19", "folder")
 FIELD_OF_VIEW = 330.0  # mm
@@ -241,9 +242,9 @@ def write_phantoms(
         slices = round(num_slices * np.random.RandomState(case_seed).uniform(0.8, 1.2))
         phantom = ct_phantom(case_seed, size, max(4, slices), organ)
         for array, path in zip(phantom[:2], _paths(root, layout, number)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             nifti = nibabel.Nifti1Image(array, phantom.affine)
-            nibabel.save(_slices_first(nifti) if layout == "kits19" else nifti, path)
+            with write_aside(path) as aside:
+                nibabel.save(_slices_first(nifti) if layout == "kits19" else nifti, aside)
     return root
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from monai.config import PathLike
 from monai.data.image_reader import NibabelReader
 
 from monai_kd.data.progress_bar import progress_bar
+from monai_kd.data.write_aside import replace_file
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
 from monai_kd.transforms.dicom_files import log_passed_over
 from monai_kd.transforms.load_slice import LoadSlice, Volume
@@ -216,7 +216,7 @@ def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
     if file is None or not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_text()))
+        return dict(json.loads(file.read_text("utf-8")))
     except (json.JSONDecodeError, TypeError, ValueError):
         return {}  # a half-written file costs a scan, nothing else
 
@@ -224,8 +224,4 @@ def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
 def _write_cache(cache_dir: PathLike | None, scans: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     if cache_dir is None or all(known.get(stamp) == scan for stamp, scan in scans.items()):
         return
-    folder = Path(cache_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{CACHE_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps({**_read_cache(cache_dir), **scans}))
-    temporary.replace(folder / CACHE_FILE)
+    replace_file(Path(cache_dir) / CACHE_FILE, json.dumps({**_read_cache(cache_dir), **scans}))

@@ -20,6 +20,8 @@ import numpy as np
 from monai.config import PathLike
 from monai.utils import optional_import
 
+from monai_kd.data.write_aside import write_aside
+
 pydicom, _ = optional_import("pydicom")
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -65,12 +67,12 @@ def write_dicom_series(folder: PathLike, image: np.ndarray, affine: np.ndarray, 
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-4):
         raise ValueError(f"`affine` must have perpendicular axes, but got {np.asarray(affine).tolist()}.")
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     files = [path / f"slice_{k:04d}.dcm" for k in range(volume.shape[2])]
     for k, file in enumerate(files):
         stored = (volume[:, :, k] - INTERCEPT).astype("<u2").T  # rows run along the second axis of the array
         dataset = _dataset(stored, name, k, matrix[:3, 3] + k * matrix[:3, 2], directions, spacing)
-        dataset.save_as(file, enforce_file_format=True)
+        with write_aside(file) as aside:
+            dataset.save_as(aside, enforce_file_format=True)
     return files
 
 

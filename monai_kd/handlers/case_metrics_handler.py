@@ -13,11 +13,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from ignite.distributed import get_rank, get_world_size
 from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather, string_list_all_gather
 
+from monai_kd.data.csv_rows import CASE, CLASS, GROUP, LABEL_VOXELS, PRED_VOXELS, write_rows
+from monai_kd.data.write_aside import remove_left, write_aside
 from monai_kd.metrics import count_voxels
 from monai_kd.networks.feature_capture import unwrap
 
@@ -49,8 +50,9 @@ class CaseMetricsHandler:
     ``save_details=True``; an empty value says that the metric is not defined, since the label holds none of the class.
     Such cases count in no mean; what was predicted in them stands under ``pred_voxels`` and, summed, as
     ``false_positive_voxels`` in the summary. ``network.json`` tells class and number of parameters of the network that
-    was evaluated. The files are replaced as a whole or not at all. A network that predicts none of a class in all
-    cases, or nothing else, is warned of.
+    was evaluated. The files are replaced as a whole or not at all. A name that a spreadsheet would take for a formula
+    has an apostrophe before it, which :py:func:`~monai_kd.report.read_cases` takes away. A network that predicts none
+    of a class in all cases, or nothing else, is warned of.
 
     Args:
         output_dir: folder to write to, made if it is missing.
@@ -120,14 +122,14 @@ class CaseMetricsHandler:
             names, groups = string_list_all_gather(names), string_list_all_gather(groups)
             voxels = evenly_divisible_all_gather(voxels.to(engine.state.device), concat=True).cpu()
         if get_rank() == 0:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            remove_left(self.output_dir)
             rows = self._rows(engine.state.metric_details, names, groups, voxels.numpy())
-            self._replace("cases.csv", rows)
-            self._replace("summary.json", self._summary(rows))
+            others = {"summary.json": self._summary(rows)}
             network = unwrap(engine.network) if isinstance(getattr(engine, "network", None), torch.nn.Module) else None
             if network is not None:
                 size = sum(parameter.numel() for parameter in network.parameters())
-                self._replace("network.json", {"network": type(network).__name__, "parameters": size})
+                others["network.json"] = {"network": type(network).__name__, "parameters": size}
+            self._replace("cases.csv", rows, others)
             logger.info(f"wrote {self.output_dir / 'cases.csv'} and summary.json of {len(names)} cases")
             self._warn(voxels)
 
@@ -154,20 +156,20 @@ class CaseMetricsHandler:
                     f"`classes` must name the {values[metric].shape[1]} classes of `{metric}`, but got {self.classes}."
                 )
         return [
-            ({"case": name} if self.group_key is None else {"case": name, "group": groups[i]})
-            | {"class": label}
+            ({CASE: name} if self.group_key is None else {CASE: name, GROUP: groups[i]})
+            | {CLASS: label}
             | {metric: float(values[metric][i, c]) for metric in self.metrics}
-            | {"label_voxels": int(voxels[i, 0, c]), "pred_voxels": int(voxels[i, 1, c])}
+            | {LABEL_VOXELS: int(voxels[i, 0, c]), PRED_VOXELS: int(voxels[i, 1, c])}
             for i, name in enumerate(names)
             for c, label in enumerate(self.classes)
         ]
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         summary: dict[str, Any] = {}
-        for group, label in dict.fromkeys((row.get("group"), row["class"]) for row in rows):
-            own = [row for row in rows if (row.get("group"), row["class"]) == (group, label)]
-            entry: dict[str, Any] = {"cases": len(own), "empty_labels": sum(row["label_voxels"] == 0 for row in own)}
-            entry["false_positive_voxels"] = sum(row["pred_voxels"] for row in own if row["label_voxels"] == 0)
+        for group, label in dict.fromkeys((row.get(GROUP), row[CLASS]) for row in rows):
+            own = [row for row in rows if (row.get(GROUP), row[CLASS]) == (group, label)]
+            entry: dict[str, Any] = {"cases": len(own), "empty_labels": sum(row[LABEL_VOXELS] == 0 for row in own)}
+            entry["false_positive_voxels"] = sum(row[PRED_VOXELS] for row in own if row[LABEL_VOXELS] == 0)
             for metric in self.metrics:
                 found = np.array([row[metric] for row in own if not np.isnan(row[metric])])
                 statistics = dict.fromkeys(("mean", "std", "median"))
@@ -180,14 +182,15 @@ class CaseMetricsHandler:
             summary[label if group is None else f"{group} {label}"] = entry
         return summary
 
-    def _replace(self, name: str, content: Any) -> None:
-        path = self.output_dir / name
-        partial = path.with_name(f".{name}.{os.getpid()}.partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            if name.endswith(".json"):
-                json.dump(content, file, indent=1)
-            else:
-                writer = csv.DictWriter(file, list(content[0]))
-                writer.writeheader()
-                writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in content)
-        os.replace(partial, path)
+    def _replace(self, name: str, content: Any, others: Mapping[str, Any] | None = None) -> None:
+        """Write a file, and others beside it: all of them or none."""
+        with write_aside(self.output_dir / name) as aside:
+            for other, held in {name: content, **(others or {})}.items():
+                _write(aside.with_name(other), held)
+
+
+def _write(path: Path, content: Any) -> None:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8", newline="\n")
+    else:
+        write_rows(path, [list(content[0]), *(row.values() for row in content)])

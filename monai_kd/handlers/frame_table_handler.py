@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from monai_kd.data.csv_rows import append_rows, write_rows
+from monai_kd.data.write_aside import write_aside
 from monai_kd.handlers.case_metrics_handler import case_name
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ COLUMNS = ("frame", "height", "width", "foreground_pixels", "foreground_share", 
 class FrameTableHandler:
     """
     Writes a CSV file with a row for each frame that an evaluator has segmented, while it goes: of a video that is
-    stopped half way the rows until there are on the disk. An earlier file of that name is replaced when the first
-    frame is done.
+    stopped half way, or fills the disk, the whole rows until there are in the file. An earlier file of that name is
+    replaced when the first frame is done. A name that a spreadsheet would take for a formula has an apostrophe before
+    it.
 
     Columns: ``frame`` (its name), ``height``, ``width``, ``foreground_pixels``, ``foreground_share`` (0 to 1) and
     ``highest_probability`` of any pixel (0 to 1).
@@ -65,12 +67,11 @@ class FrameTableHandler:
 
     def _write(self, engine: Any) -> None:
         rows = [self._row(*pair) for pair in zip(engine.state.batch, engine.state.output, strict=True)]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a" if self.count else "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if self.count == 0:
-                writer.writerow(COLUMNS)
-            writer.writerows(rows)
+        if self.count:
+            append_rows(self.path, rows)
+        else:
+            with write_aside(self.path) as aside:
+                write_rows(aside, [COLUMNS, *rows])
         self.count += len(rows)
 
     def _row(self, item: dict[str, Any], output: dict[str, Any]) -> list[Any]:

@@ -21,6 +21,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_kd.networks.check_whole import check_whole
+
 # evaluate is an overlay of train, which holds nothing that stands alone
 CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in ("json", "yaml", "yml")]
 NETWORK_IDS = ("network_def", "network", "net")
@@ -84,6 +86,12 @@ def load_torchscript(path: Path) -> nn.Module:
     """
     if not path.is_file():
         raise FileNotFoundError(f"`network` must be an existing bundle folder or TorchScript file, but got {path}.")
+    try:
+        check_whole(path)
+    except ValueError as error:
+        raise ValueError(
+            f"`network` must be a whole file, but got {path}, which is damaged: {error}; copy it again."
+        ) from error
     try:
         return torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from monai_kd.networks.check_whole import check_whole
 from monai_kd.networks.load_weights import is_state_dict, strip_prefixes, unfit_values
 
 Weights = dict[str, torch.Tensor]
@@ -60,6 +61,7 @@ def load_published(
             f"`{argument}` must be a local file with {content}, but got {str(path)!r}; download it first, or pass None."
         )
     try:
+        check_whole(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in a dozen ways
         raise ValueError(

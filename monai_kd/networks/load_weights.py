@@ -22,6 +22,8 @@ import torch
 from monai.utils import OptionalImportError, optional_import
 from torch import nn
 
+from monai_kd.networks.check_whole import check_whole
+
 WEIGHT_KEYS = ("model", "network", "net", "state_dict", "model_state_dict", "student", "teacher")
 PREFIXES = ("module.", "_orig_mod.")
 
@@ -61,6 +63,7 @@ def _read(path: Path) -> Mapping:
     try:
         if path.suffix == ".safetensors":
             return optional_import("safetensors.torch", name="load_file")[0](str(path))
+        check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OptionalImportError:
         raise

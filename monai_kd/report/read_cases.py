@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = ("case", "class", "label_voxels", "pred_voxels")
+from monai_kd.data.csv_rows import CASE, CLASS, GROUP, LABEL_VOXELS, PRED_VOXELS, read_rows
+
+COLUMNS = (CASE, CLASS, LABEL_VOXELS, PRED_VOXELS)
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,11 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
         raise FileNotFoundError(
             f"`path` must be a cases.csv that an evaluation wrote, but got {path}, which is not there."
         )
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(f"`path` must have the columns {', '.join(COLUMNS)}, but got {path} without {missing}.")
-        cases = [_case(path, reader.line_num, row) for row in reader]
+    columns, rows = read_rows(path)
+    missing = [column for column in COLUMNS if column not in columns]
+    if missing:
+        raise ValueError(f"`path` must have the columns {', '.join(COLUMNS)}, but got {path} without {missing}.")
+    cases = [_case(path, line, row) for line, row in rows]
     keys = [(case.case, case.class_name) for case in cases]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice or not cases:
@@ -83,10 +83,10 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
 
 def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
     try:
-        metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in (*COLUMNS, "group")}
-        class_name = " ".join(filter(None, [row.get("group"), row["class"]]))
-        case = "/".join(filter(None, [row.get("group"), row["case"]]))  # test sets number their frames alike
-        voxels = int(float(row["label_voxels"])), int(float(row["pred_voxels"]))
+        metrics = {k: float(v) if v.strip() else math.nan for k, v in row.items() if k not in (*COLUMNS, GROUP)}
+        class_name = " ".join(filter(None, [row.get(GROUP), row[CLASS]]))
+        case = "/".join(filter(None, [row.get(GROUP), row[CASE]]))  # test sets number their frames alike
+        voxels = int(float(row[LABEL_VOXELS])), int(float(row[PRED_VOXELS]))
         return CaseMetrics(case, class_name, metrics, *voxels)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(

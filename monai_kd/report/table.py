@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from monai_kd.data.csv_rows import to_csv
 
 MISSING = "-"
 
@@ -116,14 +116,11 @@ class Table:
     def to_csv(self) -> str:
         """The table with unrounded numbers; an undefined one is an empty cell."""
         spread = [any(isinstance(row[i], Spread) for row in self.rows) for i in range(len(self.columns))]
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
         names = ([f"{n} mean", f"{n} std"] if s else [n] for n, s in zip(self.columns, spread, strict=True))
-        writer.writerow([name for pair in names for name in pair])
+        lines: list[list[Any]] = [[name for pair in names for name in pair]]
         for row in self.rows:
-            cells = [value for cell in row for value in (cell if isinstance(cell, Spread) else [cell])]
-            writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
-        return stream.getvalue()
+            lines.append([value for cell in row for value in (cell if isinstance(cell, Spread) else [cell])])
+        return to_csv(lines)
 
     def _aligned(self, escape: bool = False) -> list[list[str]]:
         grid = [list(self.columns), *self.formatted()]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from monai_kd.data import replace_file
 from monai_kd.report.table import Table
 
 
@@ -33,7 +34,7 @@ def write_report(
     Write one HTML file that holds everything, pictures included, so that it can be mailed and read offline.
 
     Args:
-        path: the file; one that exists is replaced, folders that are missing are made.
+        path: the file; one that exists is replaced as a whole or not at all, folders that are missing are made.
         title: title of the page.
         tables: tables, in order.
         figures: pictures under their captions, as PNG bytes or the path of a PNG file.
@@ -55,10 +56,7 @@ def write_report(
     pictures = {caption: _embedded(caption, picture) for caption, picture in (figures or {}).items()}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(title=title, notes=notes, tables=tables, figures=pictures)
-    path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return replace_file(path, page).resolve()
 
 
 def _embedded(caption: str, picture: bytes | str | Path) -> str:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,14 +23,15 @@ import pytest
 from ignite.engine import Engine
 
 from monai_kd.bundle import claim_checkpoints as module
-from monai_kd.bundle.claim_checkpoints import claim_checkpoints
+from monai_kd.bundle.claim_checkpoints import claim_checkpoints, was_cut_off
+from monai_kd.data import write_aside
 
 HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "a+")
-fcntl.lockf(file, fcntl.LOCK_EX)
-file.write("process 7 on elsewhere")
-file.flush()
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+open(sys.argv[2], "w").write("process 7 on elsewhere")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -47,8 +49,7 @@ def claimed(folder: Path, start: int = 0, **settings: object) -> Engine:
 @pytest.fixture
 def held(tmp_path):
     """Another process trains to the file."""
-    pytest.importorskip("fcntl")
-    words = [sys.executable, "-c", HOLD, str(tmp_path / ".model.pt.lock")]
+    words = [sys.executable, "-c", HOLD, str(tmp_path / ".model.pt.lock"), str(tmp_path / ".model.pt.training")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -91,15 +92,42 @@ def test_process_may_train_again_after_a_training_that_ended_or_failed(tmp_path)
     claimed(tmp_path).run([0])
 
 
-def test_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
+@pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError("no flock")])
+def test_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch, error):
+    def refuse(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(module.fcntl, "lockf", refuse)
+    monkeypatch.setattr(module.FileLock, "acquire", refuse)
     claimed(tmp_path).run([0])
-    monkeypatch.setattr(module, "has_fcntl", False)
-    claimed(tmp_path / "windows").run([0])
-    assert not (tmp_path / "windows").exists()
+    assert not (tmp_path / ".model.pt.training").exists()
+
+
+def test_lock_that_is_anothers_file_is_an_error(tmp_path, monkeypatch):
+    """In a shared folder: the training would not be kept from others."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", ".model.pt.lock")
+
+    monkeypatch.setattr(module.FileLock, "acquire", refuse)
+    with pytest.raises(PermissionError, match=".model.pt.lock"):
+        claimed(tmp_path).run([0])
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """Half a file, and the mark of a training that was cut off; what is written by another process stays."""
+    for name in (".partial-dead", ".partial-new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").write_text("half")
+    os.utime(tmp_path / ".partial-dead", (0, 0))
+    (tmp_path / ".model.pt.training").write_text("process 7 on elsewhere")
+    assert was_cut_off(tmp_path / "model.pt")
+    with write_aside(tmp_path / "other.pt") as aside:
+        os.utime(aside.parent, (0, 0))
+        claimed(tmp_path).run([0])
+        aside.write_text("whole")
+    assert not was_cut_off(tmp_path / "model.pt")
+    names = {path.name for path in tmp_path.iterdir()} - {".model.pt.lock"}  # which goes on Windows
+    assert names == {".partial-new", "other.pt"}
 
 
 def test_new_run_sets_aside_what_an_earlier_one_left(tmp_path, caplog):
@@ -107,7 +135,12 @@ def test_new_run_sets_aside_what_an_earlier_one_left(tmp_path, caplog):
     resume = tmp_path / "resume"
     resume.mkdir()
     names = ["model_checkpoint_epoch=59.pt", "model_checkpoint_epoch=60.pt"]
-    for name in [*names, "model_seed_1_checkpoint_epoch=3.pt", "teacher_checkpoint_epoch=9.pt"]:
+    others = [
+        "model_seed_1_checkpoint_epoch=3.pt",
+        "model_checkpoint_checkpoint_epoch=2.pt",
+        "teacher_checkpoint_epoch=9.pt",
+    ]
+    for name in [*names, *others]:
         (resume / name).write_text(name)
     (tmp_path / "model.pt").write_text("best")
     trainer = claimed(tmp_path)
@@ -115,11 +148,7 @@ def test_new_run_sets_aside_what_an_earlier_one_left(tmp_path, caplog):
     trainer.run([0])
     assert (tmp_path / "model.pt.old").read_text() == "best"
     assert not (tmp_path / "model.pt").exists()
-    assert {path.name for path in resume.iterdir()} == {
-        *(f"{name}.old" for name in names),
-        "model_seed_1_checkpoint_epoch=3.pt",
-        "teacher_checkpoint_epoch=9.pt",
-    }
+    assert {path.name for path in resume.iterdir()} == {*(f"{name}.old" for name in names), *others}
     told = f"model.pt, {names[0]}, {names[1]} of an earlier run in {tmp_path} are now called .old"
     assert told in caplog.text
 

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from torch import nn
 import monai_kd.bundle.export_formats as formats
 from monai_kd import cli
 from monai_kd.bundle import bundle_network
-from monai_kd.bundle.export import calibration_inputs, export, has_fcntl
+from monai_kd.bundle.export import calibration_inputs, export
 from monai_kd.bundle.export_formats import to_tensorrt, to_torchscript
 from monai_kd.bundle.export_metadata import export_metadata
 from monai_kd.data import write_endoscopy_phantoms
@@ -181,26 +182,27 @@ def test_no_part_of_a_format_is_replaced_untold(bundle, part, monkeypatch):
         export(str(bundle), formats="openvino")
 
 
-@pytest.mark.skipif(not has_fcntl, reason="folders are not locked here")
 def test_what_a_killed_export_left_is_removed_unless_one_is_running(bundle):
     """Whole models, which nobody sees; another export may still write to its own."""
     models = bundle / "models"
-    kept = [models / ".exported", models / ".export12345678.ts"]
+    kept = [models / ".partially", models / "partial-12345678"]
     for folder in kept:
         folder.mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from monai_kd.bundle.export import _scratch\n"
-        "with _scratch(Path(sys.argv[1])) as scratch: print(scratch, flush=True); time.sleep(60)"
+        "import sys, time; from monai_kd.data import write_aside\n"
+        "with write_aside(sys.argv[1]) as aside: print(aside.parent, flush=True); time.sleep(60)"
     )
-    command = [sys.executable, "-c", code, str(models)]
+    command = [sys.executable, "-c", code, str(models / "model.ts")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         left = Path(running.stdout.readline().strip())
         (left / "model.ts").write_bytes(b"half")
+        os.utime(left, (0, 0))
         export(str(bundle))
         assert (left / "model.ts").is_file()
         running.kill()
     assert left.parent == models
     assert left.is_dir()
+    os.utime(left, (0, 0))
     export(str(bundle), overwrite=True)
     assert sorted(path.name for path in models.iterdir()) == sorted(["model.pt", "model.ts", *(k.name for k in kept)])
 

@@ -14,13 +14,16 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.handlers import CheckpointSaver
 
 from monai_kd.bundle import latest_checkpoint
+from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 
 class Code:
@@ -31,6 +34,13 @@ class Code:
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
+
+
+class Linear(torch.nn.Linear):
+    """Something to save."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
 
 
 def write(folder: Path, *names: str) -> list[Path]:
@@ -64,6 +74,135 @@ def test_file_cut_off_is_passed_over(tmp_path, caplog, size):
     newer.write_bytes(newer.read_bytes()[:size])
     assert latest_checkpoint(tmp_path, "model") == str(older)
     assert f"{newer} cannot be read and is passed over: " in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["hole", "bit"])
+def test_damaged_file_is_passed_over(tmp_path, caplog, damage):
+    """`torch.load` takes the flipped bit, and the hole where the weights are mapped and not read."""
+    older, newer = write(tmp_path, "model_checkpoint_epoch=1.pt", "model_checkpoint_epoch=2.pt")
+    torch.save({"model": {str(i): torch.ones(500) for i in range(20)}}, newer)
+    content = bytearray(newer.read_bytes())
+    middle = len(content) // 2
+    if damage == "hole":
+        content[middle : middle + 9000] = bytes(9000)
+    else:
+        content[middle] ^= 1
+    newer.write_bytes(content)
+    assert latest_checkpoint(tmp_path, "model") == str(older)
+    assert f"{newer} cannot be read and is passed over: " in caplog.text
+
+
+def other_form(path: Path, form: str) -> None:
+    if form in ("text", "empty"):
+        path.write_bytes(b"epoch 2" if form == "text" else b"")
+    elif form == "code":
+        torch.save({"x": Code(path.with_name("ran"))}, path)
+    elif form == "legacy":
+        torch.save({"trainer": {}}, path, _use_new_zipfile_serialization=False)
+    elif form == "archive":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("word/document.xml", "text")
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("form", ["text", "empty", "code", "legacy", "archive", "folder"])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_file_that_is_none_is_passed_over(tmp_path, caplog, form, earlier):
+    newer = tmp_path / "model_checkpoint_epoch=2.pt"
+    other_form(newer, form)
+    if earlier:
+        (older,) = write(tmp_path, "model_checkpoint_epoch=1.pt")
+        assert latest_checkpoint(tmp_path, "model") == str(older)
+    else:
+        with pytest.raises(FileNotFoundError, match="with 1 unreadable"):
+            latest_checkpoint(tmp_path, "model", trainer_with(seed=0))
+    assert f"{newer} cannot be read and is passed over: " in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ([1, 2], "list"),
+        (torch.zeros(3), "Tensor"),
+        (3, "int"),
+        ("epoch", "str"),
+        ({"trainer": [1]}, "an entry `trainer` of list"),
+        ({"trainer": None}, "an entry `trainer` of NoneType"),
+        ({"trainer": {"settings": ["seed"]}}, "an entry `settings` of list"),
+    ],
+)
+@pytest.mark.parametrize("trainer", [True, False])
+def test_checkpoint_of_another_form_is_an_error(tmp_path, content, kind, trainer):
+    """An older one is not taken in its place."""
+    write(tmp_path, "model_checkpoint_epoch=1.pt")
+    newer = tmp_path / "model_checkpoint_epoch=2.pt"
+    torch.save(content, newer)
+    with pytest.raises(ValueError, match=rf"the dictionary that a training .* but got {newer} with {kind}; remove the"):
+        latest_checkpoint(tmp_path, "model", trainer_with(seed=0) if trainer else None)
+
+
+def test_weights_alone_are_not_gone_on_with(tmp_path):
+    torch.save(torch.nn.Linear(2, 1).state_dict(), tmp_path / "model_checkpoint_epoch=1.pt")
+    with pytest.raises(ValueError, match=r"epoch=1.pt with seed None and not 0; give"):
+        latest_checkpoint(tmp_path, "model", trainer_with(seed=0))
+
+
+NAMES = ["model", "model_checkpoint", "model_checkpoint_epoch=2", "model_checkpoint_final", "Model", "model_", "mod.l"]
+NAMES += ["model[1]", "mode*", "m?del", "model.pt", "(model|x)", "model_checkpoint_epoch=2.pt", "modèle"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_has_its_own_checkpoints_alone(tmp_path, name):
+    """Whatever other names begin with it, or it means as a pattern."""
+    own = []
+    for number, other in enumerate(NAMES):
+        saver = CheckpointSaver(str(tmp_path), {"a": Linear(), "b": Linear()}, file_prefix=other, save_interval=1)
+        engine = Engine(lambda *_: None)
+        saver.attach(engine)
+        engine.run([0], max_epochs=number + 1)
+        own += [tmp_path / f"{other}_checkpoint_epoch={n + 1}.pt" for n in range(number + 1)] * (other == name)
+    assert set(resume_checkpoints(tmp_path, name)) == set(own)
+    assert latest_checkpoint(tmp_path, name) == str(own[-1])
+
+
+def test_all_kinds_that_the_saver_writes_are_found(tmp_path):
+    saver = CheckpointSaver(
+        str(tmp_path),
+        {"a": Linear(), "b": Linear()},
+        file_prefix="model",
+        save_final=True,
+        save_key_metric=True,
+        key_metric_negative_sign=True,
+        save_interval=1,
+        epoch_level=False,
+    )
+    engine = Engine(lambda *_: None)
+    engine.state.key_metric_name = "loss"
+    engine.add_event_handler("EPOCH_COMPLETED", lambda: engine.state.metrics.update(loss=0.5))
+    saver.attach(engine)
+    engine.run([0], max_epochs=1)
+    found = {path.name for path in resume_checkpoints(tmp_path, "model")}
+    assert found == {path.name for path in tmp_path.iterdir()}
+    assert len(found) == 3
+
+
+def test_files_of_the_system_are_none(tmp_path):
+    """As macOS puts them beside each file on a disk of another system."""
+    (path,) = write(tmp_path, "model_checkpoint_epoch=1.pt")
+    (tmp_path / f"._{path.name}").write_bytes(b"")
+    for prefix in ("model", ""):
+        assert resume_checkpoints(tmp_path, prefix) == [path]
+
+
+def test_file_system_that_does_not_tell_upper_from_lower_case(tmp_path, monkeypatch):
+    """`Model` and `model` are one file there, so one run, under the name that the first of them gave."""
+    write(tmp_path, "Model_checkpoint_epoch=1.pt")
+    assert resume_checkpoints(tmp_path, "model") == []
+    (tmp_path / "model_checkpoint_epoch=1.pt").symlink_to("Model_checkpoint_epoch=1.pt")  # what such a system finds
+    monkeypatch.setattr("pathlib.Path.glob", lambda *_: iter([tmp_path / "Model_checkpoint_epoch=1.pt"]))
+    assert resume_checkpoints(tmp_path, "model") == [tmp_path / "model_checkpoint_epoch=1.pt"]
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

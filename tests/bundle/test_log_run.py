@@ -17,6 +17,7 @@ import copy
 import logging
 import re
 import sys
+from pathlib import PureWindowsPath
 from typing import Any
 
 import pytest
@@ -68,6 +69,7 @@ def start(
         torch.optim.SGD(network.parameters(), 0.1, **kwargs.pop("options", {})),
         kwargs.pop("loss", torch.nn.MSELoss()),
         train_handlers=handlers,
+        accumulation_steps=kwargs.pop("accumulation_steps", 1),
     )
     log_run(trainer, evaluator, handlers, "models/model.pt")
     return trainer
@@ -127,6 +129,8 @@ def test_settings_are_those_that_make_it_another_run():
         "parameters": 4,
         "training data": "6 slices of 2 cases, checksum of their names 96624e8b",
         "batch size": 2,
+        "gradient accumulation": None,
+        "processes": None,
         "iterations an epoch": 3,
         "scales": None,
         "learning rate": 0.1,
@@ -153,6 +157,7 @@ def test_settings_are_those_that_make_it_another_run():
         ({"terms": [DistillationTerm(KDLoss(), 0.2)]}, {"objective"}),
         ({"terms": [DistillationTerm(KDLoss(2.0), 0.1)]}, {"kd temperature"}),
         ({"network": torch.nn.Conv2d(1, 3, 1)}, {"parameters"}),
+        ({"accumulation_steps": 2}, {"gradient accumulation"}),
         ({"interval": 2}, set()),
         ({"options": {"weight_decay": 0.1}}, {"optimizer"}),
         ({"options": {"foreach": False}}, set()),
@@ -168,6 +173,22 @@ def test_other_settings_are_told_apart(other, differs):
     one = settings(terms=[DistillationTerm(KDLoss(), 0.1)], **common)
     two = settings(**{"terms": [DistillationTerm(KDLoss(), 0.1)]} | common | other)
     assert {name for name in one if one[name] != two[name]} == differs
+
+
+def test_other_number_of_processes_is_another_run(monkeypatch):
+    """They share the batches, so that a step is taken on more or fewer images."""
+    one = settings()
+    monkeypatch.setattr(sys.modules["monai_kd.bundle.run_settings"], "get_world_size", lambda: 2)
+    two = settings()
+    assert {name: two[name] for name in one if one[name] != two[name]} == {"processes": 2}
+
+
+def test_folders_of_windows_are_no_settings(monkeypatch):
+    """The data may have moved; `C:/data` and `C:\\data` are folders there."""
+    describe = sys.modules["monai_kd.bundle.run_settings"]._describe
+    monkeypatch.setattr("os.sep", "\\")
+    texts = ["C:/data", str(PureWindowsPath("C:/data/LiTS")), "nearest"]
+    assert [describe(text) for text in texts] == ["", "", "nearest"]
 
 
 def test_layers_of_terms_are_settings():

@@ -59,8 +59,6 @@ class TestState:
         assert _state(stage) == "finished"
 
     def test_killed_between_the_best_weights_and_the_first_checkpoint(self, stage, tmp_path):
-        pytest.importorskip("fcntl")
-
         def kill() -> None:
             (tmp_path / "model.pt").touch()
             raise KeyboardInterrupt

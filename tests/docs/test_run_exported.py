@@ -347,3 +347,28 @@ def test_script_needs_nothing_of_ours():
     text = SCRIPT.read_text("utf-8")
     assert "import monai" not in text
     assert "from monai" not in text
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("polyp", "polyp"), ("disc/cup", "disc_cup"), ("a:b", "a_b"), ("..\\x\n", ".._x_"), ("Gefäß <2>", "Gefäß _2_")],
+)
+def test_class_is_part_of_a_file_name_on_every_system(label, name):
+    """A slash names a folder, and on Windows a colon hides what is written."""
+    assert script["_as_name"](label) == name
+
+
+def test_mask_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path, mask = tmp_path / "a_mask.png", np.zeros((4, 5), np.uint8)
+    script["save"](mask, path)
+    earlier = path.read_bytes()
+
+    def stop(image: Image.Image, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        script["save"](mask + 1, path)
+    assert path.read_bytes() == earlier
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

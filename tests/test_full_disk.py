@@ -1,0 +1,139 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A law over all that writes a file: on a full disk the earlier files stay as they were, and no other is left."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from monai_kd.bundle import BestCheckpointSaver
+from monai_kd.bundle.bundles import bundles
+from monai_kd.bundle.export import export
+from monai_kd.bundle.staged_workflow import _write_settings
+from monai_kd.corrections import store_soft_labels
+from monai_kd.data import write_dicom_series, write_endoscopy_phantoms, write_phantoms
+from monai_kd.data.scan_cases import _write_cache
+from monai_kd.handlers import CaseMetricsHandler, FrameTableHandler
+from monai_kd.networks import Teacher
+from monai_kd.report import Table, write_report
+from tests.bundle.frames_bundle import write_frames_bundle
+from tests.bundles.journey import ROOT
+
+FULL = "File too large|os error 27|inline_container"  # as Python, Rust and torch say it
+LIMIT = 700  # bytes, less than any of these files has
+
+
+def report(folder: Path, number: int) -> None:
+    write_report(folder / "report.html", f"Run {number}", [Table("t", {"a": ""}, [["x" * 900]])])
+
+
+def case_table(folder: Path, number: int) -> None:
+    row = {"case": "a", "class": "liver", "dice": 0.1 * number, "label_voxels": 1, "pred_voxels": 1}
+    handler = CaseMetricsHandler(folder, ["liver"])
+    handler._replace("cases.csv", [row] * 100, {"summary.json": {"dice": 0.1 * number}, "network.json": {}})
+
+
+def frame_table(folder: Path, number: int) -> None:
+    pair = {"pred": torch.ones(1, 2, 2), "probability": torch.full((1, 2, 2), 0.1 * number)}
+    engine = SimpleNamespace(state=SimpleNamespace(batch=[{"case": "a" * 20}] * 40, output=[pair] * 40))
+    FrameTableHandler(folder / "frames.csv")._write(engine)
+
+
+def best_weights(folder: Path, number: int) -> None:
+    network = torch.nn.Linear(40, 40)
+    BestCheckpointSaver(folder / "model.pt", {"model": network})._replace(network.state_dict(), "model.pt")
+
+
+def holder(folder: Path, number: int) -> None:
+    """The file itself is small; the name of the machine is not."""
+    trainer = SimpleNamespace(add_event_handler=lambda *_: None)
+    module = sys.modules["monai_kd.bundle.claim_checkpoints"]
+    before, module.socket.gethostname = module.socket.gethostname, lambda: "x" * 900
+    try:
+        module._lock(trainer, folder / "model.pt")
+    finally:
+        module.socket.gethostname = before
+
+
+def stage_settings(folder: Path, number: int) -> None:
+    (folder / "model.pt").touch()
+    _write_settings(folder / "model.pt", {"text": "x" * 900, "number": number})
+
+
+def soft_labels(folder: Path, number: int) -> None:
+    pytest.importorskip("safetensors")
+    data = [{"image": torch.ones(3, 20, 20), "label": torch.ones(1, 20, 20)}]
+    store_soft_labels(data, Teacher(torch.nn.Conv2d(3, 2, 1)), folder, f"weights {number}")
+
+
+def scans(folder: Path, number: int) -> None:
+    _write_cache(folder, {f"{number}": {"text": "x" * 900}}, {})
+
+
+def series(folder: Path, number: int) -> None:
+    write_dicom_series(folder, np.full((20, 20, 2), number), np.eye(4))
+
+
+def volumes(folder: Path, number: int) -> None:
+    write_phantoms(folder, num_cases=1, size=32, num_slices=4, seed=number, progress=False)
+
+
+def frames(folder: Path, number: int) -> None:
+    write_endoscopy_phantoms(folder, "clinicdb", num_frames=1, size=48, seed=number, progress=False)
+
+
+def exported(folder: Path, number: int) -> None:
+    if number == 1:
+        write_frames_bundle(folder / "bundle")
+    export(str(folder / "bundle"), overwrite=True)
+
+
+def mask(folder: Path, number: int) -> None:
+    save = runpy.run_path(str(ROOT / "docs" / "deploy" / "run_exported.py"))["save"]
+    pixels = np.random.RandomState(number).randint(0, 256, (60, 60)).astype(np.uint8)
+    save(pixels, folder / "a_mask.png")
+
+
+WRITERS = [report, case_table, frame_table, best_weights, holder, stage_settings, soft_labels, scans, series, volumes]
+WRITERS += [frames, exported, mask]
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_earlier_files_stay(tmp_path, full_disk, write: Callable[[Path, int], Any]):
+    write(tmp_path, 1)
+    earlier = content(tmp_path)
+    assert max(map(len, earlier.values())) > LIMIT
+    with full_disk(LIMIT), pytest.raises(Exception, match=FULL):
+        write(tmp_path, 2)
+    assert content(tmp_path) == earlier
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_copied_bundle_is_whole_or_none(tmp_path, full_disk):
+    """So that a second try is not refused."""
+    with full_disk(LIMIT), pytest.raises(OSError, match="File too large"):
+        bundles("copy", "liver_tumor_ct_emkd", str(tmp_path / "mine"))
+    assert not (tmp_path / "mine").exists()
+    bundles("copy", "liver_tumor_ct_emkd", str(tmp_path / "mine"))
