@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ from torch import nn
 import monai_kd.bundle.export_formats as formats
 from monai_kd import cli
 from monai_kd.bundle import bundle_network
-from monai_kd.bundle.export import calibration_inputs, export
+from monai_kd.bundle.export import _shape, calibration_inputs, export
 from monai_kd.bundle.export_formats import to_tensorrt, to_torchscript
 from monai_kd.bundle.export_metadata import export_metadata
-from monai_kd.data import write_endoscopy_phantoms
+from monai_kd.data import write_aside, write_endoscopy_phantoms
 from tests.bundle.frames_bundle import SIZE, write_frames_bundle
 
 HERE = [name for name in ("torchscript", "onnx", "openvino", "openvino_int8") if not formats.why_not(name)]
@@ -182,24 +183,33 @@ def test_no_part_of_a_format_is_replaced_untold(bundle, part, monkeypatch):
         export(str(bundle), formats="openvino")
 
 
+def export_for_ever(models: Path, sender: Connection) -> None:
+    """What a process does that is killed while it exports."""
+    with write_aside(models / "model.ts") as aside:
+        sender.send(aside.parent)
+        time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 def test_what_a_killed_export_left_is_removed_unless_one_is_running(bundle):
     """Whole models, which nobody sees; another export may still write to its own."""
     models = bundle / "models"
     kept = [models / ".partially", models / "partial-12345678"]
     for folder in kept:
         folder.mkdir()
-    code = (
-        "import sys, time; from monai_kd.data import write_aside\n"
-        "with write_aside(sys.argv[1]) as aside: print(aside.parent, flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code, str(models / "model.ts")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        left = Path(running.stdout.readline().strip())
+    fork = multiprocessing.get_context("fork")  # which imports nothing again
+    receiver, sender = fork.Pipe(duplex=False)
+    running = fork.Process(target=export_for_ever, args=(models, sender))
+    running.start()
+    try:
+        left = receiver.recv()
         (left / "model.ts").write_bytes(b"half")
         os.utime(left, (0, 0))
         export(str(bundle))
         assert (left / "model.ts").is_file()
+    finally:
         running.kill()
+        running.join()
     assert left.parent == models
     assert left.is_dir()
     os.utime(left, (0, 0))
@@ -333,6 +343,30 @@ def test_shape_that_does_not_suit_is_refused(bundle):
         export(str(bundle), shape=(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"`shape` must be \(batch, channel, \*spatial\), but got \(8, 8\)"):
         export(str(bundle), shape=(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("said", "shape"),
+    [
+        ({"patch_size": [16, 32]}, (3, 16, 32)),
+        ({"patch_size": None}, (3, 64, 96)),
+        ({"patch_size": None, "size": None}, (3, 80, 48)),
+        ({"patch_size": None, "size": None, "crop": None}, (3, 128, 128)),
+        ({"patch_size": [-1, 32], "size": None, "crop": [48, -1]}, (3, 128, 128)),
+    ],
+)
+def test_shape_is_what_the_network_gets(said, shape):
+    """A patch of the image where the inferer cuts patches; else the image as it was resized, or cropped."""
+    block = {"in_channels": 3, "patch_size": [16, 32], "size": [64, 96], "crop": [80, 48]} | said
+    data_format = {"network_data_format": {"inputs": {"image": {"spatial_shape": [128, 128]}}}}
+    assert _shape(block, (), ConfigParser({"_meta_": data_format})) == shape
+
+
+def test_export_is_of_the_patch(bundle):
+    override = {"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [16, 24]}}
+    export(str(bundle), override=override)
+    block = block_of("torchscript", bundle)
+    assert (block["input_shape"], block["patch_size"], block["size"]) == ([3, 16, 24], [16, 24], SIZE)
 
 
 def test_open_shape_is_asked_for(bundle):

@@ -15,14 +15,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_kd.bundle import KDWorkflow, StagedWorkflow
 from monai_kd.bundle.claim_checkpoints import was_cut_off
 from monai_kd.bundle.staged_workflow import _check_settings, _other_settings, _settings, _state, _write_settings
 from tests.bundle.test_claim_checkpoints import claimed
+from tests.bundles.journey import undisturbed
+
+STAGES = ["teacher", "assistant", "student", "exported"]
 
 
 @pytest.fixture
@@ -124,3 +129,85 @@ class TestSettings:
         else:
             kept.unlink()
         assert _other_settings(best, other) == ""
+
+
+@pytest.fixture
+def four_stages(tmp_path) -> Path:
+    """A bundle whose stages train nothing: each writes a number where its weights belong."""
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    train = {
+        "imports": ["$import torch"],
+        "bundle_root": ".",
+        "ckpt_dir": "$@bundle_root + '/models'",
+        "ckpt_name": STAGES[-1],
+        "best_ckpt": "$@ckpt_dir + '/' + @ckpt_name + '.pt'",
+        "max_epochs": 1,
+        "rate": 0.1,
+        "stages": {name: [f"{name}.json"] for name in STAGES[:-1]} | {STAGES[-1]: []},
+        "run": ["$torch.save(@rate, @best_ckpt)"],
+    }
+    (configs / "train.json").write_text(json.dumps(train))
+    for name in STAGES[:-1]:
+        (configs / f"{name}.json").write_text(json.dumps({"ckpt_name": name}))
+    (tmp_path / "models").mkdir()
+    return tmp_path
+
+
+def run_stages(root: Path, **override: Any) -> list[str]:
+    """The stages that wrote their weights."""
+    before = {path.stem: path.stat().st_mtime_ns for path in (root / "models").glob("*.pt")}
+    with undisturbed():
+        workflow = StagedWorkflow(str(root / "configs" / "train.json"), logging_file=False, **override)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    after = {name: (root / "models" / f"{name}.pt").stat().st_mtime_ns for name in STAGES}
+    return [name for name in STAGES if before.get(name) != after[name]]
+
+
+class TestStages:
+    def test_all_in_their_order_once(self, four_stages):
+        assert run_stages(four_stages) == STAGES
+        times = [(four_stages / "models" / f"{name}.pt").stat().st_mtime_ns for name in STAGES]
+        assert times == sorted(times)
+        assert run_stages(four_stages) == []
+
+    @pytest.mark.parametrize("missing", range(len(STAGES)))
+    def test_all_that_come_after_a_trained_one_are_trained_anew(self, four_stages, missing):
+        run_stages(four_stages)
+        (four_stages / "models" / f"{STAGES[missing]}.pt").unlink()
+        assert run_stages(four_stages) == STAGES[missing:]
+
+    def test_what_was_there_is_set_aside(self, four_stages):
+        run_stages(four_stages)
+        (four_stages / "models" / "teacher.pt").unlink()
+        run_stages(four_stages)
+        aside = sorted(path.name.split(".pt.old")[0] for path in (four_stages / "models").glob("*.pt.old*"))
+        assert aside == sorted(STAGES[1:])
+
+    def test_stopped_in_between_all_later_stages_are_still_trained_anew(self, four_stages, monkeypatch):
+        """Even those that come after the one that was stopped."""
+        run_stages(four_stages)
+        models = four_stages / "models"
+        (models / "teacher.pt").unlink()
+        initialize = KDWorkflow.initialize
+
+        def stop(workflow: KDWorkflow) -> None:
+            if workflow.parser.get_parsed_content("ckpt_name") == "assistant":
+                raise KeyboardInterrupt
+            initialize(workflow)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(KDWorkflow, "initialize", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_stages(four_stages)
+        assert [name for name in STAGES if (models / f"{name}.pt").is_file()] == ["teacher"]
+        assert run_stages(four_stages) == STAGES[1:]
+
+    def test_settings_of_each_stage_are_kept_beside_its_weights(self, four_stages):
+        run_stages(four_stages, rate=0.5)
+        for name in STAGES:
+            kept = json.loads((four_stages / "models" / f".{name}.pt.settings").read_text())
+            assert kept["settings"]["rate"] == 0.5
+            assert kept["settings"]["ckpt_name"] == name

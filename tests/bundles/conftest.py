@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from tests.bundles.journey import walk
+from tests.bundles.as_trained import AsTrained
+from tests.bundles.journey import DATA, walk, write_data
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,27 @@ def walked(tmp_path_factory) -> Callable[[str], Path]:
         return folder
 
     return folder_of
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of a bundle's data set in its published layout, generated and small."""
+
+    @cache
+    def folder_of(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"data_{name}")
+        write_data(name, folder)
+        return folder / DATA[name]
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_data) -> Callable[..., AsTrained]:
+    """What a bundle trains with, by its name and overlays; parsed once for all tests that only read it."""
+
+    @cache
+    def parsed(name: str, *overlays: str) -> AsTrained:
+        return AsTrained(name, tiny_data(name), *overlays)
+
+    return parsed

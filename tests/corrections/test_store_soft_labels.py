@@ -328,8 +328,8 @@ class TestStale:
         key = weights_key([a, b], "similarity", 3)
         assert weights_key([renamed, b], "similarity", 3) == key
         others = [([b, a], "similarity", 3), ([a, a], "similarity", 3), ([a], "similarity", 3), ([a, b], "similarity")]
-        others += [([a, b], "similarity", 4), ([a, b], "similarity, 3")]
-        assert len({key, *(weights_key(*other) for other in others)}) == 7
+        others += [([a, b], "similarity", 4), ([a, b], "similarity, 3"), ([a, b], "similarity3")]
+        assert len({key, *(weights_key(*other) for other in others)}) == 8
         with pytest.raises(
             FileNotFoundError, match="must be files of weights, but got .*c.pt; train the networks first"
         ):

@@ -64,7 +64,7 @@ def test_slices_and_cases_of_a_patient_stay_on_one_side():
     assert sum(len(items) for items in split.values()) == 180
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0), (0.01, 1), (0.2, 2), (0.9, 9)])
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0), (0.01, 1), (0.2, 2), (0.24, 2), (0.26, 3), (0.9, 9)])
 def test_hold_out_takes_its_share(fraction, expected):
     split = hold_out(cases(10), fraction)
     assert (len(split["train"]), len(split["validation"])) == (10 - expected, expected)

@@ -32,11 +32,50 @@ from monai_kd.transforms import CTWindowd, LoadSlice, LoadSliced, TaskLabeld
 KEYS = ["image", "label"]
 
 
+FIRST, ABOVE, TUMOUR = 1, 2, 2  # the organ's lowest slice, slices without it at the head, the tumour's only slice
+
+
 @pytest.fixture(scope="module", params=["lits", "kits19"])
 def cases(request, tmp_path_factory):
+    """
+    Phantoms that no mistake in z leaves as they are: empty slices at both ends, one at the feet and two at the head,
+    and a tumour on one slice in the lower half. The second case is stored the other way up.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     write_phantoms(folder, request.param, num_cases=3, size=32, num_slices=8, progress=False)
-    return {"lits": lits_cases, "kits19": kits19_cases}[request.param](folder)
+    found = {"lits": lits_cases, "kits19": kits19_cases}[request.param](folder)
+    for case in found:
+        cut_label(case["label"])
+    for key in KEYS:
+        turn(found[1][key])
+    return found
+
+
+def cut_label(path):
+    """Organ and tumour on few slices, see `cases`."""
+    image = load(path)
+    axis = next(a for a, code in enumerate(nibabel.aff2axcodes(image.affine)) if code in "SI")
+    label = np.moveaxis(np.minimum(np.asarray(image.dataobj), 1), axis, 2)
+    label = label if nibabel.aff2axcodes(image.affine)[axis] == "S" else label[:, :, ::-1]
+    label[14:18, 12:18] = 1
+    label[14:16, 12:15, TUMOUR] = 2
+    label[:, :, :FIRST] = label[:, :, -ABOVE:] = 0
+    label = label if nibabel.aff2axcodes(image.affine)[axis] == "S" else label[:, :, ::-1]
+    nibabel.save(nibabel.Nifti1Image(np.moveaxis(label, 2, axis), image.affine), path)
+
+
+def turn(path):
+    """Store the slices of a volume from the other end."""
+    image = load(path)
+    codes = nibabel.aff2axcodes(image.affine)
+    turned = nibabel.orientations.axcodes2ornt("".join({"S": "I", "I": "S"}.get(code, code) for code in codes))
+    step = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), turned)
+    nibabel.save(image.as_reoriented(step), path)
+
+
+def stored_upwards(path):
+    """Whether the file stores its slices from the feet to the head."""
+    return "S" in nibabel.aff2axcodes(nibabel.load(path).affine)
 
 
 def copy(cases, folder):
@@ -75,6 +114,32 @@ def test_scan_finds_what_nibabel_finds(cases):
         assert scan["labels"] == {
             value: [k for k in range(label.shape[2]) if (label[:, :, k] == value).any()] for value in (1, 2)
         }
+
+
+def test_slices_are_numbered_from_the_feet(cases):
+    """Without a reader: where they were painted, whichever way the file is stored."""
+    assert {stored_upwards(case["label"]) for case in cases} == {True, False}
+    for scan in scan_cases(cases, progress=False):
+        assert scan["labels"] == {1: list(range(FIRST, scan["num_slices"] - ABOVE)), 2: [TUMOUR]}
+
+
+@pytest.mark.parametrize("geometry_key", [None, "image"])
+def test_training_on_tumours_sees_the_slices_with_tumours_only(cases, geometry_key):
+    options = {"keep": "foreground", "foreground": "tumor", "geometry_key": geometry_key}
+    items = slice_list(cases, progress=False, **options)
+    assert [item["slice"] for item in items] == [TUMOUR] * len(cases)
+    dataset = slice_dataset(cases, transforms(), "none", progress=False, **options)
+    assert all(item["label"].any() for item in dataset)
+
+
+def test_background_starts_at_the_first_slice_without_foreground(cases):
+    sizes = [canonical(case["label"]).shape[2] for case in cases]
+    for step, without in ((1, [0, -2, -1]), (2, [0, -1]), (8, [0])):
+        items = slice_list(cases, "foreground", "organ", background_step=step, progress=False)
+        for case, size in zip(cases, sizes):
+            found = [item["slice"] for item in items if item["case"] == case["case"]]
+            background = [at for at in found if not FIRST <= at < size - ABOVE]
+            assert background == [at % size for at in without]
 
 
 @pytest.mark.parametrize(

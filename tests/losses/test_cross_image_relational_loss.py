@@ -122,6 +122,15 @@ def test_scale_of_a_feature_does_not_matter(factor):
     torch.testing.assert_close(CrossImageRelationalLoss()(student, factor * teacher), expected)
 
 
+@pytest.mark.parametrize(("pool", "grid"), [(4, (2, 3)), (None, (2, 3)), (1, (1, 1))])
+@pytest.mark.parametrize("turned", [False, True])
+def test_grid_is_that_of_the_smaller_map(pool, grid, turned):
+    student, teacher = feature(2, 4, 2, 6), feature(2, 6, 4, 3, seed=1)
+    maps = (teacher, student) if turned else (student, teacher)
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(x, grid) for x in maps]
+    assert torch.equal(CrossImageRelationalLoss(pool=pool)(*maps), CrossImageRelationalLoss()(*pooled))
+
+
 def test_pooled_maps_and_label():
     student, teacher, label = feature(2, 4, 4, 6), feature(2, 6, 8, 6, seed=1), indices(2, 1, 8, 6)
     pooled = [torch.nn.functional.adaptive_avg_pool2d(x, (3, 3)) for x in (student, teacher)]

@@ -116,10 +116,14 @@ def test_scale_of_a_feature_does_not_matter(factor):
     torch.testing.assert_close(PairwiseAffinityLoss()(student, factor * teacher), expected)
 
 
-def test_grid_is_that_of_the_smaller_map():
+@pytest.mark.parametrize(("pool", "grid"), [(4, (3, 4)), (7, (3, 5)), (None, (3, 5))])
+@pytest.mark.parametrize("turned", [False, True])
+def test_grid_is_that_of_the_smaller_map(pool, grid, turned):
+    """On each axis the student's or the teacher's, whichever has fewer pixels."""
     student, teacher = feature(2, 4, 3, 8), feature(2, 6, 6, 5, seed=1)
-    pooled = [torch.nn.functional.adaptive_avg_pool2d(x, (3, 4)) for x in (student, teacher)]
-    loss = PairwiseAffinityLoss(pool=4, pool_mode="average")(student, teacher)
+    maps = (teacher, student) if turned else (student, teacher)
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(x, grid) for x in maps]
+    loss = PairwiseAffinityLoss(pool=pool, pool_mode="average")(*maps)
     assert torch.equal(loss, PairwiseAffinityLoss(pool=None)(*pooled))
 
 

@@ -104,6 +104,14 @@ def test_padding_is_background_like_the_label():
     assert soft_label[:, 0, 0].tolist() == pytest.approx([1, 0, 0])
 
 
+@pytest.mark.parametrize("lacking", [0.001, 0.1, 0.5, 0.9])
+def test_what_comes_from_outside_of_the_image_is_background(lacking):
+    """A pixel that is interpolated between the image and padding."""
+    edge = (1 - lacking) * torch.tensor([0.1, 0.7, 0.2]).view(3, 1, 1)
+    expected = edge.flatten() + torch.tensor([lacking, 0, 0])
+    torch.testing.assert_close(heard(edge).flatten(), expected, atol=1e-6, rtol=0)
+
+
 def test_values_that_cubic_interpolation_overshoots_are_cut():
     wild = torch.tensor([[1.1], [-0.05], [-0.05]]).view(3, 1, 1)
     assert heard(wild).flatten().tolist() == pytest.approx([1, 0, 0], abs=1e-6)

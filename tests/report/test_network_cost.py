@@ -11,11 +11,16 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from monai_kd.report import network_cost
+
+module = sys.modules[network_cost.__module__]  # whose name is the function's
 
 
 def test_conv2d_by_hand():
@@ -26,6 +31,16 @@ def test_conv2d_by_hand():
     assert cost.size == pytest.approx(76 * 4 / 1e6)
     assert 0 < cost.latency_p50 <= cost.latency_p95
     assert (cost.input_shape, cost.device) == ((1, 2, 8, 8), "cpu")
+
+
+def test_latency_is_the_median_and_what_95_of_100_passes_stay_below(monkeypatch):
+    """100 passes of 1 to 100 ms after two slow ones."""
+    lengths = [0.9, 0.8, *(number / 1e3 for number in range(1, 101))]
+    ticks = iter([tick for length in lengths for tick in (0.0, length)])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    cost = network_cost(nn.Conv2d(1, 1, 1), (1, 1, 4, 4), runs=100, warm_up=2)
+    assert next(ticks, None) is None
+    assert (cost.latency_p50, cost.latency_p95) == pytest.approx((50.5, 95.05))
 
 
 def test_conv_transpose3d_by_hand():

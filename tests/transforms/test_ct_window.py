@@ -38,6 +38,22 @@ def test_values_of_a_numpy_loop(window, lower, upper):
     np.testing.assert_allclose(result.numpy()[0], expected, atol=1e-6)
 
 
+def test_presets_are_those_of_the_literature():
+    """In HU: of EMKD, and of radiology as (level, width)."""
+    assert CT_WINDOWS == {
+        "liver": (-40, 160),
+        "liver_code": (-60, 140),
+        "kidney": (-200, 300),
+        "abdomen": (40 - 200, 40 + 200),
+        "soft_tissue": (40 - 200, 40 + 200),
+        "head_neck": (50 - 175, 50 + 175),
+        "mediastinum": (50 - 175, 50 + 175),
+        "brain": (40 - 40, 40 + 40),
+        "lung": (-600 - 750, -600 + 750),
+        "bone": (400 - 900, 400 + 900),
+    }
+
+
 @pytest.mark.parametrize("name", sorted(CT_WINDOWS))
 def test_presets_are_monai_range_scaling(name):
     lower, upper = CT_WINDOWS[name]

@@ -90,6 +90,20 @@ def test_stored_orientation_makes_no_difference(tmp_path, axes):
             torch.testing.assert_close(image.affine[:2, 2], expected.affine[:2, 3])
 
 
+@pytest.mark.parametrize("axes", ["LPS", "LPI", "ILP", "SPL"])
+def test_place_of_a_slice_is_its_own(tmp_path, axes):
+    """Of a volume whose slices lie beside each other, as of a tilted gantry, whichever way they are stored."""
+    tilted = np.array([[0.7, 0, 0.2, 7.0], [0, 0.8, 0.5, -3.0], [0, 0, 3.0, 2.0], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(volume(), tilted)
+    stored = nibabel.orientations.axcodes2ornt(tuple(axes))
+    step = nibabel.orientations.ornt_transform(nibabel.io_orientation(tilted), stored)
+    for name in ("ct.nii", "ct.nii.gz"):
+        nibabel.save(image.as_reoriented(step), tmp_path / name)
+        for index in (0, 1, 5):
+            affine = np.asarray(LoadSlice()(tmp_path / name, index).affine)
+            np.testing.assert_allclose(affine[:2, 2], (tilted @ [0, 0, index, 1])[:2], atol=1e-4)
+
+
 def test_kits19_axes_give_axial_slices(tmp_path):
     """KiTS19: 5 slices of 4 x 3, the first axis from head to feet, as its published affine says."""
     stored = volume((5, 4, 3))
