@@ -32,6 +32,7 @@ from monai_kd.handlers.distillation_term import Schedule, single
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
+from monai_kd.networks.shared_memory import named_tensors, numbered
 from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
@@ -185,9 +186,9 @@ class AdversarialDistillationHandler(TeachingHandler):
     def _start(self, engine: Any) -> None:
         student = self._begin(engine)
         trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
-        check_apart(self.discriminator, student.parameters(), "the student's")
-        check_apart(self.discriminator, self.teacher.parameters(), "the teacher's")
-        check_apart(self.discriminator, trained, "in the student's `optimizer`")
+        check_apart(self.discriminator, named_tensors(student), "the student's")
+        check_apart(self.discriminator, self.teacher.named_tensors(), "the teacher's")
+        check_apart(self.discriminator, numbered(trained), "in the student's `optimizer`")
         self._unheard = True
         self.discriminator.to(engine.state.device).train()
         broadcast([*self.discriminator.parameters(), *self.discriminator.buffers()])

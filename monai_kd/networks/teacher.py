@@ -27,6 +27,7 @@ from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.knowledge import Knowledge
 from monai_kd.networks.load_network import load_bundle_network, load_torchscript
 from monai_kd.networks.load_weights import load_weights
+from monai_kd.networks.shared_memory import named_tensors
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -137,13 +138,14 @@ class Teacher:
         given = self._select(image)
         try:
             for capture in captures:
-                capture.enabled = True
-            outputs = as_outputs(self.network(given), given)
+                capture.resume()
+            # a copy: whatever the network writes into it, the batch and the data set's cache stay
+            outputs = as_outputs(self.network(given.clone()), given)
             features = {layer: feature for capture in captures for layer, feature in capture.features.items()}
             return Knowledge(outputs, features)
         finally:
             for capture in captures:
-                capture.enabled = False
+                capture.pause()
                 capture.clear()
 
     def _select(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -164,7 +166,7 @@ class Teacher:
     def capture(self, layers: Sequence[str], member: str | None = None) -> FeatureCapture:
         """Record these layers at each call from now on, beside those of other captures, until it is removed."""
         capture = FeatureCapture(self.network, layers)
-        capture.enabled = False
+        capture.pause()
         self._captures.append(capture)
         return capture
 
@@ -176,3 +178,7 @@ class Teacher:
     def parameters(self) -> Iterator[nn.Parameter]:
         """The frozen weights."""
         return self.network.parameters()
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights and buffers by name."""
+        return named_tensors(self.network)

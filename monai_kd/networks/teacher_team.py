@@ -116,3 +116,11 @@ class TeacherTeam:
         """The frozen weights of all."""
         for teacher in self.members.values():
             yield from teacher.parameters()
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights and buffers of all by name, which begins with the member's."""
+        found: dict[str, torch.Tensor] = {}
+        for name, teacher in self.members.items():
+            for key, tensor in teacher.named_tensors().items():
+                found[f"{name}.{key}"] = tensor
+        return found
