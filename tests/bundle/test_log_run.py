@@ -159,7 +159,7 @@ def test_settings_are_those_that_make_it_another_run():
         ({"transform": Compose([RandFlipd("image", prob=0.5)])}, {"transforms"}),
         ({"loss": DeepSupervisionLoss(DiceLoss(jaccard=True))}, {"loss loss jaccard"}),
         ({"handlers": [MultiScaleHandler()]}, {"scales"}),
-        ({"teacher": Teacher(lambda: torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"))}, {"weights of who teaches"}),
+        ({"teacher": Teacher(torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"))}, {"weights of who teaches"}),
     ],
 )
 def test_other_settings_are_told_apart(other, differs):

@@ -179,7 +179,7 @@ class TestRandomState:
         alone = make_unet().state_dict()
         torch.manual_seed(7)
         if source == "callable":
-            Teacher(make_unet)
+            Teacher(make_unet, bundle / "models" / "model.pt")
         elif source == "bundle":
             Teacher(bundle)
         elif source == "torchscript":

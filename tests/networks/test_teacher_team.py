@@ -154,7 +154,7 @@ class TestRefuses:
 
 
 def test_yaml():
-    member = {"_target_": "monai_kd.networks.Teacher", "network": "$lambda: torch.nn.Conv2d(1, 2, 1)"}
+    member = {"_target_": "monai_kd.networks.Teacher", "network": "$torch.nn.Conv2d(1, 2, 1)"}
     parser = ConfigParser(
         {
             "team": {
