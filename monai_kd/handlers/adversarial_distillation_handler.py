@@ -24,6 +24,7 @@ from monai.losses import PatchAdversarialLoss
 from monai.networks.utils import eval_mode
 from torch import nn
 
+from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
@@ -174,6 +175,11 @@ class AdversarialDistillationHandler(TeachingHandler):
         """The layers that the discriminator sees."""
         return self.student_layers, self.teacher_layers
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether the discriminator sees probabilities that are made of the outputs."""
+        return self.probabilities
+
     def summary(self) -> str:
         """From whom the student learns, by what, in which turns."""
         turns = f" ({self.turns})" if len(self.teacher_layers) > 1 else ""
@@ -221,7 +227,7 @@ class AdversarialDistillationHandler(TeachingHandler):
             value = self._loss(self._decide("the student", student, self.student_layers, output["image"]), real=True)
         weighted = weight * value
         output["loss_adversarial"], output["loss_adversarial_weighted"] = value.detach(), weighted.detach()
-        self._check_finite(["adversarial"], state, student, teacher)
+        check_finite(["adversarial"], state, student, teacher, own)
         output.setdefault("loss_supervised", own.detach())
         if self.monitor.due(state.iteration):
             terms: Any = {"adversarial": self}
@@ -255,7 +261,7 @@ class AdversarialDistillationHandler(TeachingHandler):
                 self._hear_the_others(engine)
         loss = self._loss(fake, real=False) + torch.stack([self._loss(each, real=True) for each in real]).mean()
         output["loss_discriminator"] = loss.detach()
-        self._check_finite(["discriminator"], engine.state, student, teacher)
+        check_finite(["discriminator"], engine.state, student, teacher)
         shared = loss / share if share > 1 else loss
         (shared if scaler is None else scaler.scale(shared)).backward()
         right = torch.stack([(each >= 0.5).float().mean() for each in real]).mean()

@@ -20,6 +20,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
@@ -106,6 +107,11 @@ class DistillationHandler(TeachingHandler):
             taught.setdefault(term.teacher, []).extend(term.teacher_layers)
         return [layer for term in self.terms.values() for layer in term.student_layers], taught
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether a term compares logits."""
+        return any(not term.student_layers for term in self.terms.values())
+
     def attach(self, engine: Engine) -> None:
         """Register with a trainer. Attaching twice changes nothing."""
         super().attach(engine)
@@ -138,7 +144,7 @@ class DistillationHandler(TeachingHandler):
             value = self._value(name, weight, student, teacher, label)
             weighted[name] = weight * value
             output[f"loss_{name}"], output[f"loss_{name}_weighted"] = value.detach(), weighted[name].detach()
-        self._check_finite(list(self.terms), engine.state, student, teacher)
+        check_finite(list(self.terms), engine.state, student, teacher, own)
         output.setdefault("loss_supervised", output["loss"].detach())
         if self.monitor.due(engine.state.iteration):
             reference = supervised if self.supervised_weight > 0 else None

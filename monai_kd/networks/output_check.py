@@ -19,7 +19,8 @@ from monai_kd.networks._plain import plain
 from monai_kd.networks.soft_label import as_logits
 
 OUTPUTS = (None, "logits", "softmax", "sigmoid")
-BATCHES = 2  # in [0, 1] before a sigmoid is suspected: logits may lie there by chance
+BATCHES = 2  # in [0, 1] before a sigmoid is suspected: logits may lie there by chance,
+ENDS = (0.05, 0.95)  # those of an untrained network near 0 or near 1 alone
 
 
 def sums_to_one(values: torch.Tensor) -> torch.Tensor:
@@ -38,15 +39,17 @@ class OutputCheck:
     def __init__(self) -> None:
         self._done = False
         self._inside = 0
+        self._low, self._high = 1.0, 0.0
 
-    def __call__(self, logits: torch.Tensor) -> str | None:
+    def __call__(self, logits: torch.Tensor, sigmoid: bool = False) -> str | None:
         """
         Args:
             logits: (B, C, *spatial) of the next batch.
+            sigmoid: whether it is known that they come from a sigmoid.
 
         Returns:
             once, what the values look like: "softmax" where they are in [0, 1] and sum to 1 over the channels,
-            "sigmoid" where those of two batches are in [0, 1]; else None.
+            "sigmoid" where it is known, or those of two batches are in [0, 1] and near both ends; else None.
         """
         if self._done or logits.device.type == "meta":
             return None
@@ -58,13 +61,15 @@ class OutputCheck:
         if self._done or lowest == highest:  # a constant says nothing
             return None
         self._inside += 1
-        self._done = bool(softmax) or self._inside == BATCHES
+        self._low, self._high = min(self._low, lowest), max(self._high, highest)
+        suspected = self._inside >= BATCHES and self._low < ENDS[0] and self._high > ENDS[1]
+        self._done = bool(softmax) or sigmoid or suspected
         return "softmax" if softmax else "sigmoid" if self._done else None
 
 
 def probabilities_message(who: str, found: str, remedy: str) -> str:
     """The warning of a network that gives probabilities."""
-    reason = "in [0, 1]" + (" and sum to 1 over the channels" if found == "softmax" else " in several batches")
+    reason = "in [0, 1]" + (" and sum to 1 over the channels" if found == "softmax" else "")
     return (
         f"{who} must give logits, but got values that look like the probabilities of a {found}: all are {reason}. "
         f"Taken for logits they say that nothing is sure; {remedy}."

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ import torch
 from torch import nn
 
 from monai_kd.networks._plain import plain
-from monai_kd.networks.feature_capture import FeatureCapture, unwrap
+from monai_kd.networks.feature_capture import FeatureCapture, is_compiled, unwrap
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.knowledge import Knowledge
+from monai_kd.networks.last_sigmoid import LastSigmoid
 from monai_kd.networks.load_network import load_bundle_network, load_torchscript
 from monai_kd.networks.load_weights import load_weights
 from monai_kd.networks.output_check import OutputCheck, check_outputs, logits_of, probabilities_message
@@ -151,25 +153,33 @@ class Teacher:
         try:
             for capture in captures:
                 capture.resume()
-            # a copy: whatever the network writes into it, the batch and the data set's cache stay
-            outputs = as_outputs(self.network(given.clone()), given)
+            outputs = self._forward(given)
             features = {layer: feature for capture in captures for layer, feature in capture.features.items()}
-            return Knowledge(self._as_logits(outputs), features)
+            return Knowledge(outputs, features)
         finally:
             for capture in captures:
                 capture.pause()
                 capture.clear()
 
-    def _as_logits(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        if self.outputs in ("softmax", "sigmoid"):
-            first, self._asked = not self._asked, True
-            return [logits_of(output, self.outputs, check=first) for output in outputs]
-        found = self._output_check(outputs[0]) if self.outputs is None else None
+    def _forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        given = image.clone()  # whatever the network writes into it, the batch and the data set's cache stay
+        first, self._asked = not self._asked, True
+        if self.outputs is not None:
+            outputs = as_outputs(self.network(given), image)
+            probable = self.outputs != "logits"
+            return [logits_of(each, self.outputs, check=first) for each in outputs] if probable else outputs
+        watched = first and not is_compiled(self.network)
+        with LastSigmoid() if watched else nullcontext() as last:
+            outputs = as_outputs(self.network(given), image)
+        self._warn_of(self._output_check(outputs[0], sigmoid=last is not None and last.is_result(outputs[0])))
+        return outputs
+
+    def _warn_of(self, found: str | None) -> None:
+        """Say once that the network gives probabilities."""
         if found is not None:
             who = f"the `network` {type(self.network).__name__} of a `Teacher`"
             remedy = f"pass `Teacher(..., outputs='{found}')`, or `outputs='logits'` if they are logits"
-            warnings.warn(probabilities_message(who, found, remedy), stacklevel=3)
-        return outputs
+            warnings.warn(probabilities_message(who, found, remedy), stacklevel=2)
 
     def _select(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
         selected = plain(image if isinstance(image, torch.Tensor) else image[self.image_key])
