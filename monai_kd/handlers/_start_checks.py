@@ -57,6 +57,12 @@ def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -
             raise ValueError(
                 f"`teacher` of term `{term.name}` must be one of {sorted(teacher.members)}, but got `{term.teacher}`."
             )
+        activation = getattr(teacher, "activation", None)
+        if term.teacher is None and None not in (activation, term.activation) and term.activation != activation:
+            raise ValueError(
+                f"`activation` of a `TeacherTeam` must be that of the loss of term `{term.name}`, but got "
+                f"{activation!r} and {term.activation!r}; pass `TeacherTeam(..., activation={term.activation!r})`."
+            )
         if term.name == "supervised" or term.name.endswith("_weighted"):
             raise ValueError(f"`name` of a term must not be one that the log uses, but got `{term.name}`.")
         name, number = term.name, 1

@@ -30,6 +30,7 @@ from monai_kd.handlers._start_checks import check_apart, check_discriminator, se
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Schedule, single
+from monai_kd.losses._activation import OverlapCheck
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
@@ -133,6 +134,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.max_accuracy = max_accuracy
         self.probabilities = probabilities
         self.monitor = DistillationMonitor(monitor_interval)
+        self._check_overlap = OverlapCheck("pass `probabilities=False`, so that the discriminator sees logits")
         self.turn = 0
         self._members: list[str | None] = []
         self._unheard = True
@@ -221,6 +223,8 @@ class AdversarialDistillationHandler(TeachingHandler):
     def _add_terms(self, engine: Any) -> None:
         output, state = engine.state.output, engine.state
         student, teacher = self._heard(output)
+        if self.probabilities:
+            self._check_overlap(output.get("label"), student.logits)
         own = self._trainers_loss(state)  # for a handler that weights it
         weight = self._weight_at(self._epochs_done(state))
         with torch.set_grad_enabled(weight > 0), self._frozen():

@@ -22,6 +22,7 @@ from torch import nn
 
 from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._numbers import as_number
+from monai_kd.handlers._overlap import with_background
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
@@ -60,8 +61,9 @@ class DistillationHandler(TeachingHandler):
         TypeError: when ``teacher`` or a term is of another type.
         ValueError: when an argument is out of range, the trainer does not fire the events, a ``CheckpointLoader`` of
             the optimizer was attached before (and the adapters are not in the optimizer yet), or (as training starts)
-            a layer is unknown, teacher and student share weights, another handler has a term of the same name, or the
-            handler is missing on another rank, or (as it runs) the student writes into its image.
+            a layer is unknown, teacher and student share weights or buffers, another handler has a term of the same name, or the
+            handler is missing on another rank, or (as it runs) the student writes into its image, or a term or the
+            trainer's own loss is not finite: before the backward pass, so that the weights stay as they are.
 
     Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
     ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
@@ -88,6 +90,7 @@ class DistillationHandler(TeachingHandler):
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
+        self._overlapping = any(term.activation == "sigmoid" for term in self.terms.values())
 
     @property
     def weights(self) -> dict[str, Schedule]:
@@ -153,7 +156,8 @@ class DistillationHandler(TeachingHandler):
             anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
             ratios = self.monitor.ratios(self.terms, weighted, reference, anchors)
             output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
-        self.monitor.see(student.logits.detach(), label, teacher.logits)
+        seen = student.logits.detach(), label, teacher.logits
+        self.monitor.see(*with_background(*seen) if self._overlapping else seen)
         if output["loss"] is own:
             output["loss"] = supervised
         elif self.supervised_weight != 1:
