@@ -310,7 +310,8 @@ class AdversarialDistillationHandler(TeachingHandler):
             logits = probabilities(logits)
         features = [plain(said.features[layer]).to(dtype) for layer in layers]
         with errors_of(f"`discriminator` on the maps of {who}"):
-            decision = self.discriminator(logits.to(dtype), plain(image).to(dtype), features)
+            # a copy of the image: what is written into it is seen by nobody
+            decision = self.discriminator(logits.to(dtype), plain(image).to(dtype, copy=True), features)
         if not isinstance(decision, torch.Tensor):
             raise TypeError(f"`discriminator` must return a tensor, but got {type(decision).__name__}.")
         return single(decision)
