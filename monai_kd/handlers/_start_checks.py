@@ -159,7 +159,8 @@ def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer:
     held = shared_memory(frozen, numbered(trained))
     if held is not None:
         raise ValueError(
-            f"`optimizer` must not hold the teacher's weights, but got `{held[0]}`; give it `student.parameters()` alone."
+            f"`optimizer` must not hold the teacher's weights, but got `{held[0]}`; "
+            "give it `student.parameters()` alone."
         )
 
 

@@ -61,9 +61,9 @@ class DistillationHandler(TeachingHandler):
         TypeError: when ``teacher`` or a term is of another type.
         ValueError: when an argument is out of range, the trainer does not fire the events, a ``CheckpointLoader`` of
             the optimizer was attached before (and the adapters are not in the optimizer yet), or (as training starts)
-            a layer is unknown, teacher and student share weights or buffers, another handler has a term of the same name, or the
-            handler is missing on another rank, or (as it runs) the student writes into its image, or a term or the
-            trainer's own loss is not finite: before the backward pass, so that the weights stay as they are.
+            a layer is unknown, teacher and student share weights or buffers, another handler has a term of the same
+            name, or the handler is missing on another rank, or (as it runs) the student writes into its image, or a
+            term or the trainer's own loss is not finite: before the backward pass, so that the weights stay.
 
     Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
     ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.

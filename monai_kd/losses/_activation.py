@@ -104,6 +104,6 @@ class OverlapCheck:
         self._most = None
         if most > OVERLAP:
             raise ValueError(
-                f"`label` must be of one class at each pixel where a softmax runs over the {channels} channels, but got "
-                f"classes that overlap (a sum of {most.item():g}); {self.remedy}."
+                f"`label` must be of one class at each pixel where a softmax runs over the {channels} channels, "
+                f"but got classes that overlap (a sum of {most.item():g}); {self.remedy}."
             )

@@ -85,7 +85,8 @@ def check_outputs(outputs: str | None) -> None:
     """
     if outputs not in OUTPUTS:
         raise ValueError(
-            f"`outputs` must be 'logits', 'softmax', 'sigmoid' or None for logits that are checked, but got {outputs!r}."
+            "`outputs` must be 'logits', 'softmax', 'sigmoid' or None for logits that are checked, "
+            f"but got {outputs!r}."
         )
 
 

@@ -31,7 +31,8 @@ class TeacherTeam:
     .. math:: z = \\log \\sum_i w_i \\, \\mathrm{softmax}(z_i), \\qquad \\sum_i w_i = 1,
 
     given as logits, since the softmax of a log-probability is the probability. One-channel logits are averaged by
-    sigmoid, and those of classes that overlap channel by channel with ``activation="sigmoid"``. A :py:class:`~monai_kd.handlers.DistillationTerm` with ``teacher="name"`` listens to one of them alone.
+    sigmoid, and those of classes that overlap channel by channel with ``activation="sigmoid"``. A
+    :py:class:`~monai_kd.handlers.DistillationTerm` with ``teacher="name"`` listens to one of them alone.
 
     Args:
         teachers: teachers by name, or a sequence of them (then named ``teacher_0``, ``teacher_1``, ...).

@@ -48,7 +48,10 @@ REFUSALS = {
     "weight 0": (lambda: kd(supervised_weight=0.0), r"^the supervised loss = (nan|inf) must be finite"),
     "no term": (handler_of, r"^the supervised loss = (nan|inf) must be finite"),
     "adversarial": (lambda: adversary(teacher_nets(1)), r"^the supervised loss = (nan|inf) must be finite"),
-    "alone": (FiniteLossHandler, r"`loss_function` must give a finite loss, but got (nan|inf) \(epoch 1, iteration 3\)"),
+    "alone": (
+        FiniteLossHandler,
+        r"`loss_function` must give a finite loss, but got (nan|inf) .epoch 1, iteration 3",
+    ),
 }
 
 

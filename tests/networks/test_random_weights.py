@@ -42,13 +42,12 @@ class TestRefused:
             Teacher(kind)
 
     def test_a_class(self):
+        class Head(nn.Conv2d):
+            def __init__(self) -> None:
+                super().__init__(1, 2, 1)
+                nn.init.zeros_(self.bias)
+
         with pytest.raises(ValueError, match="1 of 2 parameters of Head are random .`weight`."):
-
-            class Head(nn.Conv2d):
-                def __init__(self) -> None:
-                    super().__init__(1, 2, 1)
-                    nn.init.zeros_(self.bias)
-
             Teacher(Head)
 
     def test_trained_weights_but_for_a_layer(self, tmp_path):

@@ -56,7 +56,8 @@ class TestShared:
 
     def test_behind_many_others(self):
         flat, others = torch.zeros(100), numbered(torch.zeros(3) for _ in range(50))
-        assert shared_memory({"whole": flat, **others}, {"apart": torch.zeros(9), "part": flat[98:]}) == ("whole", "part")
+        parts = {"apart": torch.zeros(9), "part": flat[98:]}
+        assert shared_memory({"whole": flat, **others}, parts) == ("whole", "part")
 
 
 class TestApart:
