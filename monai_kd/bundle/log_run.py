@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ignite.distributed import get_rank
+from monai.engines import SupervisedTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
+from monai_kd.handlers import FiniteLossHandler
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
@@ -34,7 +36,8 @@ logger = logging.getLogger("monai_kd")
 def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: str | os.PathLike) -> None:
     """
     Log what is trained, on what, with which terms and where it goes, on the first rank; refuse a run that would leave
-    nothing behind; and keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`).
+    nothing behind; keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`); and stop a
+    training without distillation whose loss is not finite (:py:class:`~monai_kd.handlers.FiniteLossHandler`).
 
     Args:
         trainer: a MONAI trainer.
@@ -66,6 +69,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     distillation = teaching(handlers)
     for handler in distillation:
         _check_layers(handler, trained(trainer)[0])
+    if not distillation and isinstance(trainer, SupervisedTrainer):
+        FiniteLossHandler().attach(trainer)
     claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
     if get_rank() > 0:
         return

@@ -139,6 +139,8 @@ def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
 def _weights(teachers: Iterable[Teacher]) -> str:
     checksum = 0
     for teacher in teachers:
+        if teacher.outputs in ("softmax", "sigmoid"):  # the same weights say something else
+            checksum = crc32(teacher.outputs.encode(), checksum)
         for tensor in teacher.network.state_dict().values():
             checksum = crc32(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy(), checksum)
     return f"{checksum:08x}"

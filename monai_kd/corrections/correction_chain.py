@@ -180,9 +180,22 @@ def _options(correction: Correction) -> list[str]:
 
 
 def class_indices(label: torch.Tensor) -> torch.Tensor:
-    """The class indices (B, 1, *spatial) of a label that may be one-hot (B, classes, *spatial); no metadata."""
+    """
+    The class indices (B, 1, *spatial) of a label that may be one-hot (B, classes, *spatial); no metadata.
+
+    Raises:
+        ValueError: when the classes overlap.
+    """
     label = plain(label)
-    return label.argmax(1, keepdim=True) if label.ndim > 1 and label.shape[1] > 1 else label
+    if label.ndim < 2 or label.shape[1] == 1:
+        return label
+    most = label.sum(1, dtype=torch.float32).amax()
+    if most > 1.05:
+        raise ValueError(
+            f"`label` must be of one class at each pixel, but got classes that overlap (a sum of {most.item():g} over "
+            f"the channels {tuple(label.shape)}); a soft label has one right class at each pixel."
+        )
+    return label.argmax(1, keepdim=True)
 
 
 def _by_name(corrections: Sequence[Correction]) -> dict[str, Correction]:

@@ -15,6 +15,7 @@ from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.handlers.epoch_seed_handler import EpochSeedHandler
 from monai_kd.handlers.false_pixel_handler import FalsePixelHandler
+from monai_kd.handlers.finite_loss_handler import FiniteLossHandler
 from monai_kd.handlers.frame_table_handler import FrameTableHandler
 from monai_kd.handlers.gain_handler import GainHandler
 from monai_kd.handlers.gradient_share import GradientShare
@@ -31,6 +32,7 @@ __all__ = [
     "DistillationTerm",
     "EpochSeedHandler",
     "FalsePixelHandler",
+    "FiniteLossHandler",
     "FrameTableHandler",
     "GainHandler",
     "GradientShare",

@@ -17,6 +17,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from monai_kd.networks.feature_capture import is_compiled
 
 
 class ImageGuard:
@@ -30,9 +33,17 @@ class ImageGuard:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        self.network = network
         self._versions: dict[int, int] | None = None
-        scripted = isinstance(network, torch.jit.ScriptModule)
-        self._handle = None if scripted else network.register_forward_pre_hook(self)
+        self._handle: RemovableHandle | None = None
+        self._scripted = isinstance(network, torch.jit.ScriptModule)
+        self._compiled = is_compiled(network)  # it would be compiled anew for a hook that comes and goes
+        if self._compiled:
+            self._register()
+
+    def _register(self) -> None:
+        if self._handle is None and not self._scripted:
+            self._handle = self.network.register_forward_pre_hook(self)
 
     def __call__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         """The hook, an object because a closure would make the network impossible to pickle."""
@@ -45,6 +56,7 @@ class ImageGuard:
     def arm(self) -> None:
         """Look at the coming forward pass."""
         self._versions = {}
+        self._register()
 
     def check(self, image: Any) -> None:
         """
@@ -56,6 +68,8 @@ class ImageGuard:
         """
         before = {} if self._versions is None else self._versions
         self._versions = None
+        if not self._compiled:
+            self.remove()
         if id(image) in before and before[id(image)] != image._version:
             raise ValueError(
                 "`network` must not write into its input, but got a student that changes the image in place, which the "
@@ -66,3 +80,4 @@ class ImageGuard:
         """Unregister the hook."""
         if self._handle is not None:
             self._handle.remove()
+        self._handle = None

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -27,6 +27,7 @@ from torch import nn
 
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Teacher, TeacherTeam
+from monai_kd.networks.shared_memory import named_tensors, numbered, shared_memory
 
 _starts = count(1)  # of all handlers: what an earlier one left in the store must not speak for a later one
 
@@ -55,6 +56,12 @@ def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -
         if term.teacher is not None and term.teacher not in teacher.members:
             raise ValueError(
                 f"`teacher` of term `{term.name}` must be one of {sorted(teacher.members)}, but got `{term.teacher}`."
+            )
+        activation = getattr(teacher, "activation", None)
+        if term.teacher is None and None not in (activation, term.activation) and term.activation != activation:
+            raise ValueError(
+                f"`activation` of a `TeacherTeam` must be that of the loss of term `{term.name}`, but got "
+                f"{activation!r} and {term.activation!r}; pass `TeacherTeam(..., activation={term.activation!r})`."
             )
         if term.name == "supervised" or term.name.endswith("_weighted"):
             raise ValueError(f"`name` of a term must not be one that the log uses, but got `{term.name}`.")
@@ -139,12 +146,22 @@ def check_ranks(names: Iterable[str], timeout: timedelta, handler: str = "Distil
 
 
 def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a student that shares weights with the teacher, and an optimizer that holds the teacher's."""
-    frozen = {id(parameter) for parameter in teacher.parameters()}
-    if any(id(parameter) in frozen for parameter in student.parameters()):
-        raise ValueError("`teacher` must not share weights with the student, but got a common one; copy it first.")
-    if any(id(parameter) in frozen for group in optimizer.param_groups for parameter in group["params"]):
-        raise ValueError("`optimizer` must not hold the teacher's weights; give it `student.parameters()` alone.")
+    """Refuse a student whose weights or buffers are the teacher's, and an optimizer that holds the teacher's."""
+    frozen = teacher.named_tensors()
+    common = shared_memory(frozen, named_tensors(student))
+    if common is not None:
+        raise ValueError(
+            "`teacher` must not share weights or buffers with the student, but got a common one: "
+            f"`{common[0]}` of the teacher is `{common[1]}` of the student, and would be trained along; "
+            "give `Teacher` a `copy.deepcopy` of its network."
+        )
+    trained = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    held = shared_memory(frozen, numbered(trained))
+    if held is not None:
+        raise ValueError(
+            f"`optimizer` must not hold the teacher's weights, but got `{held[0]}`; "
+            "give it `student.parameters()` alone."
+        )
 
 
 def check_discriminator(discriminator: Any, optimizer: Any) -> None:
@@ -168,11 +185,13 @@ def check_discriminator(discriminator: Any, optimizer: Any) -> None:
         )
 
 
-def check_apart(discriminator: nn.Module, others: Iterable[nn.Parameter], whose: str) -> None:
-    """Refuse a discriminator that has a weight in common with others."""
-    own = {id(parameter) for parameter in discriminator.parameters()}
-    if any(id(parameter) in own for parameter in others):
-        raise ValueError(f"`discriminator` must have weights of its own, but got one that is also {whose}.")
+def check_apart(discriminator: nn.Module, others: Mapping[str, torch.Tensor], whose: str) -> None:
+    """Refuse a discriminator that has a weight or a buffer in common with others."""
+    common = shared_memory(named_tensors(discriminator), others)
+    if common is not None:
+        raise ValueError(
+            f"`discriminator` must have weights of its own, but got one that is also {whose}: `{common[0]}`."
+        )
 
 
 def check_unused_parameters(network: nn.Module) -> None:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -25,6 +25,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.handlers._event_order import call_first, call_last, owners
 from monai_kd.handlers._image_guard import ImageGuard
 from monai_kd.handlers._start_checks import (
     check_engine,
@@ -37,13 +38,9 @@ from monai_kd.handlers._start_checks import (
 from monai_kd.handlers.distillation_term import Weight
 from monai_kd.handlers.gradient_share import GradientShare
 from monai_kd.networks import FeatureCapture, Knowledge, Teacher, TeacherTeam
-from monai_kd.networks.feature_capture import forget_compiled
+from monai_kd.networks.feature_capture import forget_compiled, is_compiled
+from monai_kd.networks.output_check import OutputCheck, probabilities_message
 from monai_kd.networks.teacher import as_outputs
-
-
-def owners(engine: Any, event: Events) -> list[Any]:
-    """What the handlers of an event belong to, in the order of their calls; None of a function."""
-    return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
 
 
 def batch_entry(engine: Any, batch: Any, key: str) -> torch.Tensor:
@@ -98,6 +95,7 @@ class TeachingHandler(ABC):
         self._capture: FeatureCapture | None = None
         self._teacher_captures: list[FeatureCapture] = []
         self._image_guard: ImageGuard | None = None
+        self._student_check = OutputCheck()
         self._added_at = -1
         self._refusal = ""
 
@@ -122,6 +120,11 @@ class TeachingHandler(ABC):
     @abstractmethod
     def layers(self) -> tuple[list[str], dict[str | None, list[str]]]:
         """The layers of the student that are listened to, and those of the teacher; of a team by member."""
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether the student's outputs are taken for logits."""
+        return True
 
     def summary(self) -> str:
         """From whom the student learns, by what."""
@@ -154,7 +157,9 @@ class TeachingHandler(ABC):
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._ask_teacher)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_terms)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._after_backward)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._pause)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_fired)
+        engine.add_event_handler(Events.TERMINATE, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
 
@@ -162,6 +167,9 @@ class TeachingHandler(ABC):
         """Check what can be checked before the first step; returns the student."""
         self._finish(engine)
         self._added_at = -1
+        self._student_check = OutputCheck()
+        call_first(engine, Events.EXCEPTION_RAISED, self._abort)
+        call_last(engine, Events.ITERATION_STARTED, self._arm)  # others may copy the student before its hooks are there
         check_names(self.names, [other.names for other in self._others(engine)])
         check_ranks(self.names, self.rank_timeout, type(self).__name__)
         student: nn.Module = engine.network if self.student is None else self.student
@@ -177,15 +185,20 @@ class TeachingHandler(ABC):
         self._teacher_captures = [self.teacher.capture(layers, member) for member, layers in taught.items() if layers]
         if own:
             check_unused_parameters(engine.network)
-            self._capture = FeatureCapture(student, own)
-            self._capture.enabled = False
+            self._capture = FeatureCapture(student, own, compiled=is_compiled(engine.network))
+            self._capture.pause()
             forget_compiled(engine.network)  # which may wrap the student that was given
 
     def _arm(self, engine: Any) -> None:
         if self._capture is not None:
-            self._capture.enabled = True
+            self._capture.resume()
         if self._image_guard is not None:
             self._image_guard.arm()
+
+    def _pause(self, engine: Any) -> None:
+        """Leave the student as it was until the next forward pass: others copy and save it."""
+        if self._capture is not None:
+            self._capture.pause()
 
     def _asked(self, engine: Any) -> Teacher | TeacherTeam:
         """Who is asked in this step."""
@@ -193,7 +206,7 @@ class TeachingHandler(ABC):
 
     def _ask_teacher(self, engine: Any) -> None:
         if self._capture is not None:
-            self._capture.enabled = False  # the loss may call the student again
+            self._capture.unhook()  # the loss may call the student again
         if self._image_guard is not None:
             self._image_guard.check(engine.state.output["image"])
         self.knowledge = self._said_by(self._asked(engine), engine)
@@ -212,7 +225,12 @@ class TeachingHandler(ABC):
         features = {} if self._capture is None else self._capture.features
         images = len(output["image"])  # another handler may have shown the student more
         features = {k: v[:images] if len(v) > images else v for k, v in features.items()}
-        return Knowledge(as_outputs(output["pred"], output["image"]), features), self.knowledge
+        student = Knowledge(as_outputs(output["pred"], output["image"]), features)
+        found = self._student_check(student.logits) if self.reads_logits else None
+        if found is not None:
+            message = probabilities_message("the student", found, f"train it without its {found}")
+            warnings.warn(message, stacklevel=2)
+        return student, self.knowledge
 
     @staticmethod
     def _trainers_loss(state: Any) -> torch.Tensor:
@@ -225,21 +243,6 @@ class TeachingHandler(ABC):
     def _epochs_done(state: Any) -> float:
         return (state.iteration - 1) / state.epoch_length if state.epoch_length else state.epoch - 1.0
 
-    @staticmethod
-    def _check_finite(names: list[str], state: Any, student: Knowledge, teacher: Knowledge) -> None:
-        if not names:
-            return
-        values = torch.stack([state.output[f"loss_{name}"].float() for name in names])
-        if torch.isfinite(values).all():
-            return
-        bad = [f"`{name}` = {value}" for name, value in zip(names, values.tolist()) if not math.isfinite(value)]
-        logits = {"the student": student.logits, "the teacher": teacher.logits}
-        who = [who for who, tensor in logits.items() if not torch.isfinite(tensor).all()]
-        raise ValueError(
-            f"term {', '.join(bad)} must be finite (epoch {state.epoch}, iteration {state.iteration}); "
-            f"not finite before it: {' and '.join(who) or 'none of the logits'}."
-        )
-
     def _check_fired(self, engine: Any) -> None:
         engine.state.trainers_loss = (-1,)  # its graph goes with the iteration
         if self._added_at != engine.state.iteration:
@@ -248,7 +251,7 @@ class TeachingHandler(ABC):
     def _forget(self) -> None:
         self.knowledge = None
         if self._capture is not None:
-            self._capture.enabled = False
+            self._capture.unhook()
             self._capture.clear()
 
     def _finish(self, engine: Any) -> None:

@@ -24,6 +24,7 @@ from monai.losses import PatchAdversarialLoss
 from monai.networks.utils import eval_mode
 from torch import nn
 
+from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, over_ranks
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
@@ -31,9 +32,11 @@ from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Weight, as_weight, single
 from monai_kd.handlers.gradient_share import GradientShare
+from monai_kd.losses._activation import OverlapCheck
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
+from monai_kd.networks.shared_memory import named_tensors, numbered
 from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
@@ -136,6 +139,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.max_accuracy = max_accuracy
         self.probabilities = probabilities
         self.monitor = DistillationMonitor(monitor_interval)
+        self._check_overlap = OverlapCheck("pass `probabilities=False`, so that the discriminator sees logits")
         self.turn = 0
         self._members: list[str | None] = []
         self._unheard = True
@@ -178,6 +182,11 @@ class AdversarialDistillationHandler(TeachingHandler):
         """The layers that the discriminator sees."""
         return self.student_layers, self.teacher_layers
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether the discriminator sees probabilities that are made of the outputs."""
+        return self.probabilities
+
     def summary(self) -> str:
         """From whom the student learns, by what, in which turns."""
         turns = f" ({self.turns})" if len(self.teacher_layers) > 1 else ""
@@ -190,9 +199,9 @@ class AdversarialDistillationHandler(TeachingHandler):
     def _start(self, engine: Any) -> None:
         student = self._begin(engine)
         trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
-        check_apart(self.discriminator, student.parameters(), "the student's")
-        check_apart(self.discriminator, self.teacher.parameters(), "the teacher's")
-        check_apart(self.discriminator, trained, "in the student's `optimizer`")
+        check_apart(self.discriminator, named_tensors(student), "the student's")
+        check_apart(self.discriminator, self.teacher.named_tensors(), "the teacher's")
+        check_apart(self.discriminator, numbered(trained), "in the student's `optimizer`")
         self._unheard = True
         self.discriminator.to(engine.state.device).train()
         broadcast([*self.discriminator.parameters(), *self.discriminator.buffers()])
@@ -221,12 +230,14 @@ class AdversarialDistillationHandler(TeachingHandler):
     def _add_terms(self, engine: Any) -> None:
         output, state = engine.state.output, engine.state
         student, teacher = self._heard(output)
+        if self.probabilities:
+            self._check_overlap(output.get("label"), student.logits)
         own = self._trainers_loss(state)  # for a handler that weights it
         asked = self._weight_at(self._epochs_done(state))
         with torch.set_grad_enabled(asked > 0), self._frozen():
             value = self._loss(self._decide("the student", student, self.student_layers, output["image"]), real=True)
         output["loss_adversarial"] = value.detach()
-        self._check_finite(["adversarial"], state, student, teacher)
+        check_finite(["adversarial"], state, student, teacher, own)
         output.setdefault("loss_supervised", own.detach())
         norms = self._measure(state, value, own, student, asked)
         weight = asked * self.balancer.scale("adversarial") if self.auto else asked
@@ -283,7 +294,7 @@ class AdversarialDistillationHandler(TeachingHandler):
                 self._hear_the_others(engine)
         loss = self._loss(fake, real=False) + torch.stack([self._loss(each, real=True) for each in real]).mean()
         output["loss_discriminator"] = loss.detach()
-        self._check_finite(["discriminator"], engine.state, student, teacher)
+        check_finite(["discriminator"], engine.state, student, teacher)
         shared = loss / share if share > 1 else loss
         (shared if scaler is None else scaler.scale(shared)).backward()
         right = torch.stack([(each >= 0.5).float().mean() for each in real]).mean()
@@ -328,7 +339,8 @@ class AdversarialDistillationHandler(TeachingHandler):
             logits = probabilities(logits)
         features = [plain(said.features[layer]).to(dtype) for layer in layers]
         with errors_of(f"`discriminator` on the maps of {who}"):
-            decision = self.discriminator(logits.to(dtype), plain(image).to(dtype), features)
+            # a copy of the image: what is written into it is seen by nobody
+            decision = self.discriminator(logits.to(dtype), plain(image).to(dtype, copy=True), features)
         if not isinstance(decision, torch.Tensor):
             raise TypeError(f"`discriminator` must return a tensor, but got {type(decision).__name__}.")
         return single(decision)

@@ -22,8 +22,10 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, LearningGuard, over_ranks
 from monai_kd.handlers._numbers import as_number
+from monai_kd.handlers._overlap import with_background
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients, owners
 from monai_kd.handlers._unlabelled_batches import UnlabelledBatches
@@ -91,8 +93,9 @@ class DistillationHandler(TeachingHandler):
         TypeError: when ``teacher`` or a term is of another type.
         ValueError: when an argument is out of range, the trainer does not fire the events, a ``CheckpointLoader`` of
             the optimizer was attached before (and the adapters are not in the optimizer yet), or (as training starts)
-            a layer is unknown, teacher and student share weights, another handler has a term of the same name, or the
-            handler is missing on another rank, or (as it runs) the student writes into its image.
+            a layer is unknown, teacher and student share weights or buffers, another handler has a term of the same
+            name, or the handler is missing on another rank, or (as it runs) the student writes into its image, or a
+            term or the trainer's own loss is not finite: before the backward pass, so that the weights stay.
 
     Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
     ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
@@ -130,6 +133,7 @@ class DistillationHandler(TeachingHandler):
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
+        self._overlapping = any(term.activation == "sigmoid" for term in self.terms.values())
 
     @property
     def weights(self) -> dict[str, Weight]:
@@ -148,6 +152,11 @@ class DistillationHandler(TeachingHandler):
         for term in self.terms.values():
             taught.setdefault(term.teacher, []).extend(term.teacher_layers)
         return [layer for term in self.terms.values() for layer in term.student_layers], taught
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether a term compares logits."""
+        return any(not term.student_layers for term in self.terms.values())
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer. Attaching twice changes nothing."""
@@ -231,7 +240,7 @@ class DistillationHandler(TeachingHandler):
             term.set_temperature(epochs_done)
             values[name] = self._value(name, asked[name], student, teacher, label)
             output[f"loss_{name}"] = values[name].detach()
-        self._check_finite(list(self.terms), state, student, teacher)
+        check_finite(list(self.terms), state, student, teacher, own)
         norms = self._measure(state, values, supervised, student, asked) if self._due(state) else {}
         weights = self._weights_at(asked)
         ratios = self.monitor.ratios(self.terms, norms, weights)
@@ -241,7 +250,8 @@ class DistillationHandler(TeachingHandler):
         output.update({f"weight_{name}": weights[name] for name, term in self.terms.items() if term.auto})
         output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
         true = output["label"] if isinstance(output.get("label"), torch.Tensor) else None
-        self.monitor.see(student.logits.detach(), true, teacher.logits)
+        seen = student.logits.detach(), true, teacher.logits
+        self.monitor.see(*with_background(*seen) if self._overlapping else seen)
         self.guard.see(output["loss_supervised"])
         if output["loss"] is own:
             output["loss"] = supervised

@@ -175,6 +175,11 @@ class DistillationTerm:
     def _at(schedule: Schedule, epochs_done: float) -> float:
         return schedule(epochs_done) if callable(schedule) else schedule
 
+    @property
+    def activation(self) -> str | None:
+        """What the loss makes of logits: "softmax", "sigmoid" where classes overlap, None where it does not say."""
+        return None if self.student_layers else getattr(self.loss, "activation", None)
+
     def anchors(self, student: Knowledge) -> list[torch.Tensor]:
         """The student's tensors at which this term's gradient enters the student."""
         if self.student_layers:

@@ -16,6 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ._activation import OverlapCheck
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -80,6 +81,7 @@ class DecoupledKDLoss(TemperedLoss):
         self.alpha = alpha
         self.beta = beta
         self.balance = balance
+        self._check_overlap = OverlapCheck('take `KDLoss(activation="sigmoid")`, as there is no one true class')
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -93,11 +95,12 @@ class DecoupledKDLoss(TemperedLoss):
 
         Raises:
             TypeError: when the logits are not tensors.
-            ValueError: when shapes do not match, or the label is missing or not of these classes.
+            ValueError: when shapes do not match, the label is missing or not of these classes, or its classes overlap.
 
         """
         student, teacher = as_inputs(student, teacher)
         check_same_prediction(student, teacher)
+        self._check_overlap(label, student)
         with autocast_disabled(student):
             mask = one_hot_label(label, student, max(2, student.shape[1]), "`DecoupledKDLoss`")
             check_label_size(mask, student)

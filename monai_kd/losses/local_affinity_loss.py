@@ -12,11 +12,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._activation import ACTIVATIONS, OverlapCheck, overlapping_masks
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -49,13 +51,16 @@ class LocalAffinityLoss(nn.Module):
     - Two terms, of ``order="zero"`` and ``order="first"``, let the two parts have weights of their own.
     - A pixel at the border has fewer neighbours, and c is the mean over those: nothing is padded.
     - One-channel logits z mean the two probabilities of a Bernoulli variable, 1 - sigmoid(z) and sigmoid(z).
+    - Classes that overlap have a sigmoid each: ``activation="sigmoid"`` takes those two probabilities of each channel.
     - Where all neighbours have one probability, the first order has no slope and gives no gradient.
     - The mean over pixels drowns a small structure. ``balance="class"`` takes the mean over each class of the batch
-      first, then over the classes present; the label is resized by area. It is not in the paper.
+      first, then over the classes present; the label is resized by area. It is not in the paper. Of classes that
+      overlap, pixels without any are a class.
 
     Args:
         order: ``"both"``, ``"zero"`` or ``"first"``.
         balance: ``"none"`` for the mean over pixels, ``"class"`` for the mean over pixels of a class, then classes.
+        activation: ``"softmax"`` for classes that exclude each other, ``"sigmoid"`` for those that may overlap.
 
     Raises:
         ValueError: when an option is none of those named.
@@ -68,12 +73,15 @@ class LocalAffinityLoss(nn.Module):
 
     """
 
-    def __init__(self, order: str = "both", balance: str = "none") -> None:
+    def __init__(self, order: str = "both", balance: str = "none", activation: str = "softmax") -> None:
         super().__init__()
         check_option("order", order, ("both", "zero", "first"))
         check_option("balance", balance, ("none", "class"))
+        check_option("activation", activation, ACTIVATIONS)
         self.order = order
         self.balance = balance
+        self.activation = activation
+        self._check_overlap = OverlapCheck('pass `LocalAffinityLoss(activation="sigmoid")`')
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -81,25 +89,39 @@ class LocalAffinityLoss(nn.Module):
             student: logits of shape (B, C, H, W) or (B, C, D, H, W).
             teacher: logits of the student's shape; they get no gradient.
             label: class indices (B, 1, *spatial) or one-hot (B, C, *spatial), C being 2 for one-channel logits, of any
-                spatial size; needed for ``balance="class"``, else not looked at.
+                spatial size; with ``activation="sigmoid"`` a mask for each channel of the student. Needed for
+                ``balance="class"``.
 
         Returns:
             A scalar in the precision of the logits, at least single.
 
         Raises:
             TypeError: when the logits are not tensors.
-            ValueError: when shapes do not match, or the label is missing or not of these classes.
+            ValueError: when shapes do not match, the label is missing or not of these classes, or its classes overlap
+                under a softmax.
 
         """
         student, teacher = as_inputs(student, teacher)
         check_same_prediction(student, teacher)
+        if self.activation == "softmax":
+            self._check_overlap(label, student)
         with autocast_disabled(student):
-            student, teacher = (F.softmax(two_channels(logits), dim=1) for logits in (student, teacher))
-            difference = self._difference(student, teacher)  # (B, *spatial)
+            difference = self._difference(self._probability(student), self._probability(teacher))  # (B, *spatial)
             if self.balance == "none":
                 return difference.mean()
-            mask = one_hot_label(label, student, student.shape[1], 'the `balance="class"` of `LocalAffinityLoss`')
+            mask = self._mask(label, student)
             return class_balanced_mean(difference, resize(mask, student.shape[2:], "area"))
+
+    def _mask(self, label: torch.Tensor | None, student: torch.Tensor) -> torch.Tensor:
+        needed_by = 'the `balance="class"` of `LocalAffinityLoss`'
+        if self.activation == "sigmoid":
+            return overlapping_masks(label, student, needed_by)
+        return one_hot_label(label, student, max(2, student.shape[1]), needed_by)
+
+    def _probability(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.activation == "sigmoid":  # p and 1 - p differ by as much: the root of 2 in each distance
+            return math.sqrt(2) * logits.sigmoid()
+        return F.softmax(two_channels(logits), dim=1)
 
     def _difference(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         zero = (student - teacher).square().sum(dim=1)

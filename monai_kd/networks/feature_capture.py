@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 # in-place activations that are switched off, and for how many captures: the last to go switches them on again
 _switched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -69,9 +70,13 @@ class FeatureCapture:
     switched to out-of-place until :py:meth:`remove`, since one that follows a captured layer would rewrite its map.
     A network may have several captures; each records and is removed for itself.
 
+    Between :py:meth:`pause` and :py:meth:`resume` the network has no hook of it, so that a copy or a pickle of the
+    network has none either. A compiled network keeps its hooks until :py:meth:`remove`: it would be compiled anew.
+
     Args:
         network: the network to listen to; wrapped ones (compiled, DDP) are looked into.
         layers: dotted module paths, as in ``network.named_modules()``.
+        compiled: whether the network runs compiled; looked up in it where None.
 
     Raises:
         ValueError: when a layer is unknown (the five nearest names are given), or the network is TorchScript.
@@ -86,7 +91,7 @@ class FeatureCapture:
         torch.Size([1, 4, 6, 6])
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, layers: Sequence[str], compiled: bool | None = None) -> None:
         self.network = unwrap(network)
         self.layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
         self.enabled = True
@@ -94,8 +99,11 @@ class FeatureCapture:
         self._calls: dict[str, int] = {}
         self._versions: dict[str, int] = {}
         modules = [self._find(layer) for layer in self.layers]
-        self._inplace: list[Any] = self._switch_off() if modules else []
-        self._handles = [m.register_forward_hook(_Hook(self, layer)) for m, layer in zip(modules, self.layers)]
+        self._hooks = [(module, _Hook(self, layer)) for module, layer in zip(modules, self.layers)]
+        self._handles: list[RemovableHandle] = []
+        self._inplace: list[Any] = []
+        self._compiled = is_compiled(network) if compiled is None else compiled
+        self.resume()
         if modules:
             forget_compiled(network)
 
@@ -163,21 +171,49 @@ class FeatureCapture:
 
     @property
     def removed(self) -> bool:
-        """Whether no hook is left."""
-        return not self._handles
+        """Whether it has no layer, or will not record again."""
+        return not self._hooks
+
+    def resume(self) -> None:
+        """Record from now on."""
+        self.enabled = True
+        if self._hooks and not self._inplace:
+            self._inplace = self._switch_off()
+        if not self._handles:
+            self._handles = [module.register_forward_hook(hook) for module, hook in self._hooks]
+
+    def unhook(self) -> None:
+        """Record no more until :py:meth:`resume`; in-place activations stay off, as a backward pass may need."""
+        self.enabled = False
+        if not self._compiled:
+            self._remove_hooks()
+
+    def pause(self) -> None:
+        """Record no more until :py:meth:`resume`, and leave the network as it was."""
+        self.unhook()
+        if not self._compiled:
+            self._switch_on()
 
     def remove(self) -> None:
-        """Unregister the hooks and give the network its in-place activations back."""
+        """Unregister the hooks for good and give the network its in-place activations back."""
+        self._remove_hooks()
+        self._switch_on()
+        self._hooks = []
+        self.clear()
+
+    def _remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
+        self._handles = []
+
+    def _switch_on(self) -> None:
         for module in self._inplace:
             others = _switched.pop(module, 1) - 1
             if others > 0:
                 _switched[module] = others
             else:
                 module.inplace = True
-        self._handles, self._inplace = [], []
-        self.clear()
+        self._inplace = []
 
     def __enter__(self) -> FeatureCapture:
         return self

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from monai_kd.networks.teacher import plain
+from monai_kd.networks._plain import plain
 
 
 def probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -13,25 +13,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from torch import nn
 
-from monai_kd.networks.feature_capture import FeatureCapture, unwrap
+from monai_kd.networks._plain import plain
+from monai_kd.networks.feature_capture import FeatureCapture, is_compiled, unwrap
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.knowledge import Knowledge
+from monai_kd.networks.last_sigmoid import LastSigmoid
 from monai_kd.networks.load_network import load_bundle_network, load_torchscript
 from monai_kd.networks.load_weights import load_weights
-
-
-def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without MONAI's metadata, whose bookkeeping makes every operation slower."""
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+from monai_kd.networks.output_check import OutputCheck, check_outputs, logits_of, probabilities_message
+from monai_kd.networks.random_weights import check_not_random
+from monai_kd.networks.shared_memory import named_tensors
 
 
 def as_outputs(prediction: torch.Tensor | Sequence[torch.Tensor], image: Any) -> list[torch.Tensor]:
@@ -69,13 +70,20 @@ class Teacher:
             the folder of a MONAI bundle, whose ``network_def`` and ``models/model.pt`` are taken; a TorchScript file
             (logits only). Reading a bundle's configuration runs the code in it: use bundles that you trust.
         checkpoint: file of weights for ``network``: a state dict or MONAI's ``CheckpointSaver`` file (``.pt``), or
-            ``.safetensors``. Read with ``weights_only=True``, always.
+            ``.safetensors``. Read with ``weights_only=True``, always. A callable needs it, unless it builds the same
+            weights each time; a module may have its weights already.
         checkpoint_key: entry of the checkpoint that holds the weights, if it holds several.
-        image_key: entry of the batch that this teacher sees, if its preprocessing differs from the student's.
+        image_key: entry of the batch that this teacher sees, if its preprocessing differs from the student's. The
+            network gets a copy of it, so that nothing it writes there is seen by others.
+        outputs: what the network returns: ``"logits"``; ``"softmax"`` for probabilities that sum to 1 over the
+            channels, or of the foreground in one channel; ``"sigmoid"`` for those of channels that are independent.
+            Probabilities p are turned into logits, log(p) but for a constant, or log(p / (1 - p)). None: logits, and
+            a warning where the first batches look like probabilities.
 
     Raises:
         FileNotFoundError: when the checkpoint, the bundle or its weights are missing.
-        ValueError: when the checkpoint is of another architecture, or a pickle with code in it.
+        ValueError: when the checkpoint is of another architecture, or a pickle with code in it; there is none for a
+            callable that builds random weights; or (as it runs) ``outputs`` does not fit the values.
 
     Example::
 
@@ -91,17 +99,24 @@ class Teacher:
         checkpoint: str | PathLike | None = None,
         checkpoint_key: str | None = None,
         image_key: str = "image",
+        outputs: str | None = None,
     ) -> None:
+        check_outputs(outputs)
+        self.outputs = outputs
         self.image_key = image_key
         self.network = self._build(network)
         if checkpoint is None and isinstance(network, (str, PathLike)) and Path(network).is_dir():
             checkpoint = Path(network) / "models" / "model.pt"
         if checkpoint is not None:
             load_weights(unwrap(self.network), checkpoint, key=checkpoint_key)
+        elif not isinstance(network, (nn.Module, str, PathLike)):
+            check_not_random(self.network, network)
         for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` for all of them
             parameter.requires_grad_(False)
         self._guard()
         self._captures: list[FeatureCapture] = []
+        self._output_check = OutputCheck()
+        self._asked = False
 
     @staticmethod
     def _build(network: nn.Module | Callable[[], nn.Module] | str | PathLike) -> nn.Module:
@@ -137,14 +152,34 @@ class Teacher:
         given = self._select(image)
         try:
             for capture in captures:
-                capture.enabled = True
-            outputs = as_outputs(self.network(given), given)
+                capture.resume()
+            outputs = self._forward(given)
             features = {layer: feature for capture in captures for layer, feature in capture.features.items()}
             return Knowledge(outputs, features)
         finally:
             for capture in captures:
-                capture.enabled = False
+                capture.pause()
                 capture.clear()
+
+    def _forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        given = image.clone()  # whatever the network writes into it, the batch and the data set's cache stay
+        first, self._asked = not self._asked, True
+        if self.outputs is not None:
+            outputs = as_outputs(self.network(given), image)
+            probable = self.outputs != "logits"
+            return [logits_of(each, self.outputs, check=first) for each in outputs] if probable else outputs
+        watched = first and not is_compiled(self.network)
+        with LastSigmoid() if watched else nullcontext() as last:
+            outputs = as_outputs(self.network(given), image)
+        self._warn_of(self._output_check(outputs[0], sigmoid=last is not None and last.is_result(outputs[0])))
+        return outputs
+
+    def _warn_of(self, found: str | None) -> None:
+        """Say once that the network gives probabilities."""
+        if found is not None:
+            who = f"the `network` {type(self.network).__name__} of a `Teacher`"
+            remedy = f"pass `Teacher(..., outputs='{found}')`, or `outputs='logits'` if they are logits"
+            warnings.warn(probabilities_message(who, found, remedy), stacklevel=2)
 
     def _select(self, image: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
         selected = plain(image if isinstance(image, torch.Tensor) else image[self.image_key])
@@ -164,7 +199,7 @@ class Teacher:
     def capture(self, layers: Sequence[str], member: str | None = None) -> FeatureCapture:
         """Record these layers at each call from now on, beside those of other captures, until it is removed."""
         capture = FeatureCapture(self.network, layers)
-        capture.enabled = False
+        capture.pause()
         self._captures.append(capture)
         return capture
 
@@ -176,3 +211,7 @@ class Teacher:
     def parameters(self) -> Iterator[nn.Parameter]:
         """The frozen weights."""
         return self.network.parameters()
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights and buffers by name."""
+        return named_tensors(self.network)

@@ -31,14 +31,16 @@ class TeacherTeam:
     .. math:: z = \\log \\sum_i w_i \\, \\mathrm{softmax}(z_i), \\qquad \\sum_i w_i = 1,
 
     given as logits, since the softmax of a log-probability is the probability. One-channel logits are averaged by
-    sigmoid. A :py:class:`~monai_kd.handlers.DistillationTerm` with ``teacher="name"`` listens to one of them alone.
+    sigmoid, and those of classes that overlap channel by channel with ``activation="sigmoid"``. A
+    :py:class:`~monai_kd.handlers.DistillationTerm` with ``teacher="name"`` listens to one of them alone.
 
     Args:
         teachers: teachers by name, or a sequence of them (then named ``teacher_0``, ``teacher_1``, ...).
         weights: one positive number a teacher, scaled to sum 1; equal where None.
+        activation: ``"softmax"`` for classes that exclude each other, ``"sigmoid"`` for those that may overlap.
 
     Raises:
-        ValueError: when there is no teacher, or the weights do not fit.
+        ValueError: when there is no teacher, the weights do not fit, or the activation is another one.
 
     Example::
 
@@ -49,8 +51,13 @@ class TeacherTeam:
     """
 
     def __init__(
-        self, teachers: Mapping[str, Teacher] | Sequence[Teacher], weights: Sequence[float] | None = None
+        self,
+        teachers: Mapping[str, Teacher] | Sequence[Teacher],
+        weights: Sequence[float] | None = None,
+        activation: str = "softmax",
     ) -> None:
+        if activation not in ("softmax", "sigmoid"):
+            raise ValueError(f"`activation` must be one of 'softmax', 'sigmoid', but got {activation!r}.")
         if not isinstance(teachers, Mapping):
             teachers = {f"teacher_{i}": teacher for i, teacher in enumerate(teachers)}
         weights = [1.0] * len(teachers) if weights is None else list(weights)
@@ -63,6 +70,7 @@ class TeacherTeam:
             )
         if len({id(teacher) for teacher in teachers.values()}) < len(teachers):
             raise ValueError("`teachers` must be different objects, but got one twice; make a `Teacher` for each.")
+        self.activation = activation
         self.members = dict(teachers)
         self.weights = [weight / sum(weights) for weight in weights]
 
@@ -82,11 +90,11 @@ class TeacherTeam:
         return Knowledge([self._mean([knowledge.logits for knowledge in members.values()])], members=members)
 
     def _mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
-        if logits[0].shape[1] == 1:  # sigmoid is the softmax over [0, z]
-            logits = [torch.cat([torch.zeros_like(each), each], dim=1) for each in logits]
-            log_mean = self._log_mean(logits)
-            return log_mean[:, 1:] - log_mean[:, :1]
-        return self._log_mean(logits)
+        if self.activation == "softmax" and logits[0].shape[1] > 1:
+            return self._log_mean(logits)
+        pairs = [torch.stack([torch.zeros_like(each), each], dim=1) for each in logits]  # sigmoid: softmax over [0, z]
+        log_mean = self._log_mean(pairs)
+        return log_mean[:, 1] - log_mean[:, 0]
 
     def _log_mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
         logs = [each.float().log_softmax(dim=1) for each in logits]
@@ -116,3 +124,11 @@ class TeacherTeam:
         """The frozen weights of all."""
         for teacher in self.members.values():
             yield from teacher.parameters()
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights and buffers of all by name, which begins with the member's."""
+        found: dict[str, torch.Tensor] = {}
+        for name, teacher in self.members.items():
+            for key, tensor in teacher.named_tensors().items():
+                found[f"{name}.{key}"] = tensor
+        return found

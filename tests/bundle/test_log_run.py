@@ -146,6 +146,7 @@ def test_settings_are_those_that_make_it_another_run():
         "kd temperature": 4.0,
         "kd direction": "forward",
         "kd balance": "none",
+        "kd activation": "softmax",
     }
 
 
@@ -164,7 +165,7 @@ def test_settings_are_those_that_make_it_another_run():
         ({"transform": Compose([RandFlipd("image", prob=0.5)])}, {"transforms"}),
         ({"loss": DeepSupervisionLoss(DiceLoss(jaccard=True))}, {"loss loss jaccard"}),
         ({"handlers": [MultiScaleHandler()]}, {"scales"}),
-        ({"teacher": Teacher(lambda: torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"))}, {"weights of who teaches"}),
+        ({"teacher": Teacher(torch.nn.Conv2d(1, 2, 3, padding_mode="reflect"))}, {"weights of who teaches"}),
     ],
 )
 def test_other_settings_are_told_apart(other, differs):
@@ -361,3 +362,19 @@ def test_layer_of_an_adversary_that_a_network_lacks(who):
     ):
         start(network=network, handlers=[adversary(**layers)])
     start(network=network, handlers=[adversary(student_layers=["0"])])
+
+
+def test_training_without_distillation_stops_at_a_loss_that_is_not_finite():
+    items = [{"image": torch.ones(1, 2, 2), "label": torch.ones(2, 2, 2)} for _ in range(4)]
+    trainer = start(items, loss=lambda logits, label: (logits - label).sum() * float("nan"))
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    with pytest.raises(ValueError, match="`loss_function` must give a finite loss, but got nan .epoch 1, iter"):
+        trainer.run()
+    assert all(torch.equal(*pair) for pair in zip(before, trainer.network.parameters()))
+
+
+def test_a_teacher_of_probabilities_is_another_one():
+    network = torch.nn.Conv2d(1, 2, 1)
+    kinds = [Teacher(network, outputs=outputs) for outputs in (None, "softmax", "sigmoid")]
+    seen = [settings(terms=[DistillationTerm(KDLoss())], teacher=kind)["weights of who teaches"] for kind in kinds]
+    assert len(set(seen)) == 3

@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
 from monai_kd.networks import FeatureCapture
+from monai_kd.networks.isolated_rng import isolated_rng
 from tests.bundles.journey import BUNDLES, HEADNECK, KIDNEY, LIVER, ROOT, SKIN, TEAMS, section
 
 EMKD = (LIVER, KIDNEY, HEADNECK)
@@ -47,6 +48,8 @@ def parsed(name: str, *overlays: str, **values: Any) -> ConfigParser:
 def step(parser: ConfigParser, name: str) -> tuple[torch.Tensor, dict[str, torch.Tensor], Any]:
     """One step on random images: the student's gradient, what is logged, and the trainer."""
     torch.manual_seed(0)
+    with isolated_rng():  # a module may have any weights, a callable needs a checkpoint
+        parser["teacher_def"] = parser.get_parsed_content("teacher_def")()
     student = parser.get_parsed_content("network")
     handlers = [handler for handler in parser.get_parsed_content("distillation") if handler is not None]
     generator = torch.Generator().manual_seed(1)

@@ -117,7 +117,8 @@ def test_random_state_of_the_student_is_left_alone():
     correction = AssistantCorrection(Noisy())
     state = torch.get_rng_state()
     correction(*case)
-    AssistantCorrection(lambda: nn.Conv2d(3, 2, 1))
+    with pytest.raises(ValueError, match="`checkpoint` must be given"):
+        AssistantCorrection(lambda: nn.Conv2d(3, 2, 1))
     assert torch.equal(torch.get_rng_state(), state)
 
 

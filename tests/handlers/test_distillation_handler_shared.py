@@ -77,7 +77,7 @@ class TestNothingStays:
         look = On(Events.EPOCH_COMPLETED, lambda engine: seen.append((hooks_of(network), network.relu.inplace)))
         run = On(Events.EPOCH_COMPLETED, lambda engine: nested.run())
         distil(student_net(), [layer_term("middle", "outer")], teacher, handlers=[look, run, look])
-        assert seen == [(1, False)] * 4  # of the outer alone, before and after the inner one has run
+        assert seen == [(0, True)] * 4  # outside of a forward pass, before and after the inner one has run
         assert (hooks_of(network), network.relu.inplace) == (0, True)
 
     def test_of_two_handlers_after_an_exception(self):

@@ -423,7 +423,7 @@ class TestGuards:
 
     def test_teacher_that_is_trained(self):
         network = student()
-        with pytest.raises(ValueError, match="must not share weights with the student"):
+        with pytest.raises(ValueError, match="must not share weights or buffers with the student"):
             train(network, FalsePixelHandler(Teacher(network)))
 
     def test_batch_that_is_no_dictionary(self):

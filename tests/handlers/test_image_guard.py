@@ -19,14 +19,16 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer
 from torch import nn
 
 from monai_kd.handlers import DistillationTerm
 from monai_kd.handlers._image_guard import ImageGuard
-from monai_kd.networks import Teacher
+from monai_kd.networks import Teacher, TeacherTeam
 from tests.handlers.engine_case import Net, make_data, same, seeded, soften, student_net, teacher_net
-from tests.handlers.training import distil, make_trainer
+from tests.handlers.training import On, adam, distil, handler_of, make_trainer, segmentation_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*drowns the supervised loss:UserWarning")
 REFUSAL = (
@@ -122,3 +124,65 @@ class TestGuard:
         network(image)
         with pytest.raises(ValueError, match=REFUSAL):
             guard.check(image)
+
+
+class Writes(nn.Module):
+    """Normalises its image in place, in one of the ways that torch knows."""
+
+    def __init__(self, write: Any, classes: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, classes, 1)
+        self.write = write
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.write(image)
+        return self.conv(image)
+
+
+WAYS = [
+    lambda image: image.sub_(image.mean()),
+    lambda image: image[..., 0].zero_(),
+    lambda image: image.data.mul_(2),  # which torch does not count
+    lambda image: image.detach().view(-1).clamp_(0, 1),
+    lambda image: image.numpy().fill(3),
+    lambda image: image.mul_(2) if image.max() > 2 else image,  # in some batches
+]
+
+
+class TestTeacherThatWrites:
+    @pytest.mark.parametrize("write", WAYS)
+    @pytest.mark.parametrize("kind", [lambda image: image, MetaTensor])
+    def test_leaves_the_image_of_the_data_set_and_of_others(self, write, kind):
+        images = [kind(item["image"])[None].repeat(2, 1, 1, 1) for item in make_data(3)]
+        data = [{"image": image, "label": torch.zeros(2, 1, 16, 16)} for image in images]
+        before, seen = [torch.as_tensor(image).clone() for image in images], []
+        look = On(Events.ITERATION_COMPLETED, lambda engine: seen.append(engine.state.output["image"].clone()))
+        student = student_net()
+        handlers = [handler_of(DistillationTerm(soften, name=f"kd{i}"), teacher=Writes(write)) for i in range(2)]
+        trainer = SupervisedTrainer(
+            torch.device("cpu"),
+            1,
+            data,
+            student,
+            adam(student.parameters()),
+            segmentation_loss,
+            train_handlers=[*handlers, look],
+            decollate=False,
+        )
+        trainer.run()
+        assert len(seen) == 3
+        for expected, *others in zip(before, images, seen):
+            assert all(torch.equal(torch.as_tensor(other), expected) for other in others)
+
+    @pytest.mark.parametrize("write", WAYS)
+    def test_sees_what_it_has_written(self, write):
+        network, image = Writes(write), 3 * torch.randn(2, 1, 8, 8)
+        expected = network(image.clone())
+        before = image.clone()
+        assert torch.equal(Teacher(network)(image).logits, expected)
+        assert torch.equal(image, before)
+
+    def test_in_a_team_leaves_the_image_of_the_next_member(self):
+        network, image = nn.Conv2d(1, 2, 1), torch.randn(1, 1, 8, 8)
+        team = TeacherTeam({"a": Teacher(Writes(WAYS[0])), "b": Teacher(network)})
+        assert torch.equal(team(image).members["b"].logits, network(image))

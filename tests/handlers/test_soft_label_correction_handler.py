@@ -394,7 +394,7 @@ class TestGuards:
         student = student_net()
         parts = [AssistantCorrection(student)]
         trainer = make_trainer(student, [handler_of(DistillationTerm(soften)), SoftLabelCorrectionHandler(parts)])
-        with pytest.raises(ValueError, match="must not share weights with the student"):
+        with pytest.raises(ValueError, match="must not share weights or buffers with the student"):
             trainer.run()
 
     def test_batch_without_the_assistants_image(self):

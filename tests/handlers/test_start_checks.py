@@ -125,7 +125,7 @@ class TestWeights:
     def test_shared_weights(self):
         network = Net()
         handler = DistillationHandler(Teacher(network), [DistillationTerm(soften)])
-        with pytest.raises(ValueError, match="`teacher` must not share weights with the student, but got a common one"):
+        with pytest.raises(ValueError, match="`teacher` must not share weights or buffers with the student, but got a"):
             make_trainer(network, [handler]).run()
 
     def test_one_shared_layer(self):
@@ -134,10 +134,42 @@ class TestWeights:
         with pytest.raises(ValueError, match="`teacher` must not share weights"):
             distil(student, [DistillationTerm(soften)], network)
 
+    @pytest.mark.parametrize("team", [False, True])
+    @pytest.mark.parametrize("what", ["assigned", "statistics", "view", "data"])
+    def test_shared_memory(self, what, team):
+        student, network = Net(), Net()
+        if what == "assigned":
+            student.load_state_dict(network.state_dict(), assign=True)
+            student.requires_grad_(True)
+        elif what == "statistics":
+            student.norm.running_var = network.norm.running_var
+        elif what == "view":
+            flat = torch.zeros(6)
+            student.norm.bias.data, network.norm.bias.data = flat[:4], flat[2:]
+        else:
+            student.head.weight.data = network.head.weight.data
+        teacher = TeacherTeam({"a": Teacher(Net()), "b": Teacher(network)}) if team else network
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        who = "`b." if team else "`"
+        with pytest.raises(ValueError, match=f"not share weights or buffers .*: {who}.*` of the teacher is `.*deep"):
+            distil(student, [DistillationTerm(soften)], teacher)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    def test_weights_that_the_teacher_ties_within_itself(self):
+        network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+        network[1].weight = network[0].weight
+        distil(nn.Conv2d(1, 2, 1), [DistillationTerm(soften)], nn.Sequential(network, cnn()), epochs=1)
+
+    def test_optimizer_with_the_memory_of_the_teacher(self):
+        student, network = Net(), Net()
+        optimizer = adam([*student.parameters(), nn.Parameter(network.head.weight.data)])
+        with pytest.raises(ValueError, match="hold the teacher's weights, but got `head.weight`; give it"):
+            distil(student, [DistillationTerm(soften)], network, optimizer=optimizer)
+
     def test_teacher_in_the_optimizer(self):
         student, network = Net(), Net()
         optimizer = adam([*student.parameters(), *network.parameters()])
-        with pytest.raises(ValueError, match="`optimizer` must not hold the teacher's weights; give it `student.param"):
+        with pytest.raises(ValueError, match="hold the teacher's weights, but got `.*`; give it `student.parameters"):
             distil(student, [DistillationTerm(soften)], network, optimizer=optimizer)
 
 

@@ -153,8 +153,28 @@ class TestRefuses:
             team(IMAGE)
 
 
+class TestOverlappingClasses:
+    def test_mean_of_each_channel(self):
+        first, second = (3 * torch.randn(2, 3, 4, 4) for _ in range(2))
+        mean = make_team(first, second, weights=[3, 1], activation="sigmoid")(IMAGE).logits.sigmoid()
+        torch.testing.assert_close(mean, 0.75 * first.sigmoid() + 0.25 * second.sigmoid())
+
+    def test_of_one_channel_as_by_softmax(self):
+        logits = [torch.randn(2, 1, 4, 4) for _ in range(2)]
+        one, other = (make_team(*logits, activation=each)(IMAGE).logits for each in ("softmax", "sigmoid"))
+        assert torch.equal(one, other)
+
+    def test_finite_where_sure(self):
+        logits = [1e4 * torch.randn(2, 3, 4, 4), -1e4 * torch.randn(2, 3, 4, 4)]
+        assert make_team(*logits, activation="sigmoid")(IMAGE).logits.isfinite().all()
+
+    def test_other_words_are_refused(self):
+        with pytest.raises(ValueError, match="`activation` must be one of 'softmax', 'sigmoid', but got 'tanh'"):
+            make_team(torch.zeros(1, 1, 2, 2), activation="tanh")
+
+
 def test_yaml():
-    member = {"_target_": "monai_kd.networks.Teacher", "network": "$lambda: torch.nn.Conv2d(1, 2, 1)"}
+    member = {"_target_": "monai_kd.networks.Teacher", "network": "$torch.nn.Conv2d(1, 2, 1)"}
     parser = ConfigParser(
         {
             "team": {

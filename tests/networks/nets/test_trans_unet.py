@@ -168,7 +168,7 @@ def test_what_is_no_archive(tmp_path: Path, network: nn.Module) -> None:
 def test_trains_from_scratch_aloud(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="monai_kd"):
         TransUNet("tiny", encoder_weights=path).train()
-        Teacher(lambda: TransUNet("tiny"))(torch.zeros(1, 3, 32, 32))  # as teacher or assistant of a student
+        Teacher(TransUNet("tiny"))(torch.zeros(1, 3, 32, 32))  # as teacher or assistant of a student
         network = TransUNet("tiny").eval()
         assert caplog.messages == []
         for _ in range(2):
