@@ -131,7 +131,7 @@ class GainHandler:
         for value in self.teacher_evaluator.network.state_dict().values():
             if isinstance(value, torch.Tensor):
                 flat = value.detach().cpu().contiguous().flatten().view(dtype=torch.uint8)
-                checksum = crc32(memoryview(flat.numpy()), checksum)
+                checksum = crc32(flat.numpy().tobytes(), checksum)
         return f"weights {checksum:08x}, cases {validation_cases(self.evaluator):08x}"
 
     @staticmethod
