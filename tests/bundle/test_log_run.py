@@ -364,7 +364,8 @@ def test_layer_of_an_adversary_that_a_network_lacks(who):
     start(network=network, handlers=[adversary(student_layers=["0"])])
 
 
-def test_training_without_distillation_stops_at_a_loss_that_is_not_finite():
+def test_training_without_distillation_stops_at_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where its checkpoints are claimed
     items = [{"image": torch.ones(1, 2, 2), "label": torch.ones(2, 2, 2)} for _ in range(4)]
     trainer = start(items, loss=lambda logits, label: (logits - label).sum() * float("nan"))
     before = [parameter.clone() for parameter in trainer.network.parameters()]
