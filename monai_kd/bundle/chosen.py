@@ -38,6 +38,4 @@ def chosen(name: str, choice: Any, choices: Mapping[str, Any]) -> Any:
     if choice in choices:
         return choices[choice]
     nearest = difflib.get_close_matches(str(choice), list(choices), n=1, cutoff=0.0)
-    raise ValueError(
-        f"`{name}` must be one of {', '.join(choices)}, but got {choice!r}; did you mean {nearest[0]}?"
-    )
+    raise ValueError(f"`{name}` must be one of {', '.join(choices)}, but got {choice!r}; did you mean {nearest[0]}?")

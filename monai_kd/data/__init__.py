@@ -27,6 +27,7 @@ from monai_kd.data.phantoms import CTPhantom, ct_phantom, write_phantoms
 from monai_kd.data.scan_cases import scan_cases
 from monai_kd.data.slice_dataset import slice_dataset
 from monai_kd.data.slice_list import slice_list
+from monai_kd.data.unlabelled_loader import unlabelled_loader
 from monai_kd.data.write_aside import replace_file, write_aside
 from monai_kd.data.write_dicom_series import write_dicom_series
 
@@ -49,6 +50,7 @@ __all__ = [
     "scan_cases",
     "slice_dataset",
     "slice_list",
+    "unlabelled_loader",
     "write_aside",
     "write_dicom_series",
     "write_endoscopy_phantoms",

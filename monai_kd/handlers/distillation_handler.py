@@ -158,6 +158,13 @@ class DistillationHandler(TeachingHandler):
         """Whether a term compares logits."""
         return any(not term.student_layers for term in self.terms.values())
 
+    def summary(self) -> str:
+        """From whom the student learns, by what, and on which images beside those with labels."""
+        if self.unlabelled is None:
+            return super().summary()
+        number = len(getattr(self.unlabelled.loader, "dataset", self.unlabelled.loader))  # type: ignore[arg-type]
+        return f"{super().summary()}, also on {number} images without labels"
+
     def attach(self, engine: Engine) -> None:
         """Register with a trainer. Attaching twice changes nothing."""
         super().attach(engine)

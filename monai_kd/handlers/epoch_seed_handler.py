@@ -34,6 +34,7 @@ class EpochSeedHandler:
     Args:
         seed: the seed of the run, >= 0.
         dataset: the training dataset, whose random transforms are seeded; with ``num_workers > 0`` the workers do it.
+            Several, or loaders of them, as a list; None in it is skipped.
 
     Raises:
         ValueError: when ``seed`` is negative.
@@ -47,7 +48,8 @@ class EpochSeedHandler:
         if seed < 0:
             raise ValueError(f"`seed` must not be negative, but got {seed}.")
         self.seed = seed
-        self.dataset = dataset
+        given = dataset if isinstance(dataset, (list, tuple)) else [dataset]
+        self.datasets = [getattr(each, "dataset", each) for each in given if each is not None]
         self._first = True
 
     def attach(self, engine: Engine) -> None:
@@ -63,8 +65,8 @@ class EpochSeedHandler:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        if self.dataset is not None:
-            set_rnd(self.dataset, seed)
+        for index, dataset in enumerate(self.datasets):
+            set_rnd(dataset, seed + index)
         if not self._first:  # of a pass cut short by `epoch_length`, the next epoch would see the rest
             engine.set_data(engine.state.dataloader)
         self._first = False
