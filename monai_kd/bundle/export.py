@@ -41,7 +41,7 @@ from monai_kd.bundle.export_formats import (
     why_not,
 )
 from monai_kd.bundle.export_metadata import export_metadata
-from monai_kd.bundle.kd_workflow import check_overrides
+from monai_kd.bundle.check_overrides import check_overrides
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.networks.load_network import NETWORK_IDS
 from monai_kd.networks.load_weights import load_weights
@@ -201,7 +201,7 @@ def _read(folder: Path, config: str, override: dict[str, Any]) -> tuple[ConfigPa
                 f"there is {', '.join(there) or 'none'}."
             )
         files.append(str(file))
-    check_overrides(files, override)
+    override = check_overrides(files, override)
     parser = ConfigParser()
     parser.read_config(files)
     meta = folder / "configs" / "metadata.json"

@@ -21,6 +21,8 @@ import warnings
 from collections.abc import Callable
 from types import TracebackType
 
+from monai_kd.bundle.check_overrides import check_run
+
 # what MONAI puts around an error of a configuration or of a transform
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
@@ -35,6 +37,9 @@ def prepare_console() -> None:
     - MONAI's search for a DICOM decoder that few have is silent.
     - A training that starts is not called one that resumes from iteration 0.
 
+    Before that it checks the overrides of the run (:py:func:`~monai_kd.bundle.check_overrides.check_run`), which MONAI
+    takes whatever they are.
+
     Calling it again changes nothing.
 
     Example, the first line of a bundle's ``initialize``::
@@ -47,6 +52,7 @@ def prepare_console() -> None:
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_no_start)
     if getattr(sys.excepthook, "__module__", "") != __name__:
         sys.excepthook = _with_cause_last(sys.excepthook)
+    check_run()
 
 
 def _is_no_start(record: logging.LogRecord) -> bool:
