@@ -21,7 +21,10 @@ from typing import Any
 
 import torch
 from ignite.distributed import get_rank
+from ignite.engine import Engine
 from monai.handlers import CheckpointSaver
+
+from monai_kd.bundle.check_finite import check_finite
 
 
 class BestCheckpointSaver(CheckpointSaver):
@@ -31,7 +34,8 @@ class BestCheckpointSaver(CheckpointSaver):
     first and writes in place, and leaves half a file or none.
 
     Attach it to the evaluator that validates. ``state_dict`` and ``load_state_dict`` carry the best score over a
-    resume, so that worse epochs do not replace the file.
+    resume, so that worse epochs do not replace the file. Weights that are not finite are never saved: they end the run
+    with a ValueError (:py:func:`~monai_kd.bundle.check_finite.check_finite`).
 
     Args:
         path: the file; its folder is made if it is missing.
@@ -51,7 +55,12 @@ class BestCheckpointSaver(CheckpointSaver):
         self.path = Path(path)
         super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True, key_metric_greater_or_equal=last)
         score = self._key_metric_checkpoint.score_function
-        self._key_metric_checkpoint.score_function = lambda engine: 0.0 if last else _or_least(score(engine))
+
+        def finite_score(engine: Engine) -> float:
+            check_finite(save_dict)
+            return 0.0 if last else _or_least(score(engine))
+
+        self._key_metric_checkpoint.score_function = finite_score
         self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
 
     def state_dict(self) -> dict[str, Any]:

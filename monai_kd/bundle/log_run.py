@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 from ignite.distributed import get_rank
+from ignite.engine import Events
 from monai.handlers import ValidationHandler
 from torch import nn
 
+from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
+from monai_kd.bundle.prepare_console import tell_how_to_resume
 from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
@@ -34,7 +37,8 @@ logger = logging.getLogger("monai_kd")
 def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: str | os.PathLike) -> None:
     """
     Log what is trained, on what, with which terms and where it goes, on the first rank; refuse a run that would leave
-    nothing behind; and keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`).
+    nothing behind; and keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`). An epoch
+    after which the weights are not finite ends the training.
 
     Args:
         trainer: a MONAI trainer.
@@ -43,7 +47,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         checkpoint: file of the best weights.
 
     Raises:
-        ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), no epoch
+        ValueError: when the dataset does not fill one batch (MONAI would skip the training), `epoch_length` or
+            `max_epochs` is no whole number above 0, no epoch
             is validated, so that no weights would be saved, a term names a layer that a network does not have, or (as
             training starts) another process trains to the same file.
 
@@ -52,11 +57,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         - "$monai_kd.bundle.log_run(@train::trainer, @validate::evaluator, @train::handlers, @ckpt_path)"
     """
     loader, state = trainer.data_loader, trainer.state
-    if state.epoch_length == 0:
-        raise ValueError(
-            f"`batch_size` must not exceed the size of the training dataset, but got {loader.batch_size} and "
-            f"{len(loader.dataset)}; only full batches are trained on."
-        )
+    _check_length(loader, state)
     for handler in handlers:
         if isinstance(handler, ValidationHandler) and handler.epoch_level and handler.interval > state.max_epochs:
             raise ValueError(
@@ -66,10 +67,12 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     distillation = teaching(handlers)
     for handler in distillation:
         _check_layers(handler, trained(trainer)[0])
+    network = unwrap(trained(trainer)[0])
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: check_finite({"network": network}))
     claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
+    tell_how_to_resume(checkpoint)
     if get_rank() > 0:
         return
-    network = unwrap(trained(trainer)[0])
     logger.info(
         f"training {type(network).__name__} ({size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
         f"of {state.epoch_length} iterations of {loader.batch_size}"
@@ -79,6 +82,19 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     both = sorted(cases(loader.dataset) & cases(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
+
+
+def _check_length(loader: Any, state: Any) -> None:
+    """MONAI skips a training without iterations with a warning, or none."""
+    empty = isinstance(loader, Sized) and len(loader) == 0
+    if empty or state.epoch_length == 0:
+        raise ValueError(
+            f"`batch_size` must not exceed the size of the training dataset, but got {loader.batch_size} and "
+            f"{len(loader.dataset)}; only full batches are trained on."
+        )
+    for name, number in (("epoch_length", state.epoch_length), ("max_epochs", state.max_epochs)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be a whole number >= 1, but got {number!r}.")
 
 
 def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:
