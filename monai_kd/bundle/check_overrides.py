@@ -74,10 +74,34 @@ def check_overrides(config_file: str | Sequence[str], override: Mapping[str, Any
         layer = ConfigParser.load_config_file(file)
         typed = _typed(parser, layer)
         changed = {key: value for key, value in changed.items() if key not in layer}
-        changed |= {key: value for key, value in typed.items() if value is not layer[key]}
+        changed |= {key: value for key, value in typed.items() if _differs(value, layer[key])}
         for key, value in layer.items():
             merge_kv(parser, key, typed.get(key, value))
     return changed | dict(override) | _typed(parser, override)
+
+
+def check_network_overrides(files: Sequence[str], override: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """
+    Check overrides of an entry that one of several configurations has, as inference or training.
+
+    Args:
+        files: the configurations, each for itself.
+        override: the overrides by id.
+        where: what they are called in the error.
+
+    Returns:
+        the overrides by id, with ``::`` between its parts, each of the type of what it replaces.
+
+    Raises:
+        ValueError: as :py:func:`check_overrides`.
+    """
+    configs = [ConfigParser.load_config_files([file]) for file in files]
+    known: dict[str, Any] = {}
+    for config in configs:
+        known = config | known
+    check_ids(known, override, where)
+    typed = _typed(ConfigParser(known), override)
+    return {"::".join(_path(key)): typed.get(key, value) for key, value in override.items()}
 
 
 def check_ids(config: Mapping[str, Any], override: Mapping[str, Any], where: str) -> None:
@@ -94,6 +118,8 @@ def check_ids(config: Mapping[str, Any], override: Mapping[str, Any], where: str
     """
     code = " ".join(value for value in override.values() if isinstance(value, str) and is_code(value))
     for key in override:
+        if not isinstance(key, str):
+            raise ValueError(f"overrides must have ids of {where}, but got {key!r}.")
         path = _path(key)
         known: Any = config
         open_key = path[0] in OPEN_KEYS or re.search(rf"@{re.escape(path[0])}\b", code)
@@ -135,7 +161,7 @@ def check_run() -> None:
     else:
         files, override = _differences(parser.get(), Path(workflow["self"].config_root_path))
     checked = check_overrides(files, override) if files else {}
-    changed = {key: value for key, value in checked.items() if value is not override.get(key)}
+    changed = {key: value for key, value in checked.items() if _differs(value, override.get(key))}
     if changed:
         parser.update(changed)
         parser.parse(reset=True)
@@ -169,6 +195,11 @@ def _path(key: str) -> list[str]:
 
 def _is_section(entry: Any) -> bool:
     return isinstance(entry, dict) and "_target_" not in entry
+
+
+def _differs(value: Any, given: Any) -> bool:
+    """Whether a value was changed: 8 is not "8", and True not 1."""
+    return value is not given and (type(value) is not type(given) or repr(value) != repr(given))
 
 
 def _homes(config: Mapping[str, Any]) -> dict[str, Any]:

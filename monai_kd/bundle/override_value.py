@@ -149,7 +149,7 @@ def _boolean(key: str, value: Any, default: bool) -> bool:
     word = str(value).strip().lower()
     if word in SWITCHES:
         return SWITCHES[word]
-    nearest = get_close_matches(word, SWITCHES, n=1)
+    nearest = get_close_matches(word, ("true", "false"), n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"the default is {str(default).lower()}."
     raise ValueError(f"`{key}` must be true or false, but got {value!r}; {hint}")
 
