@@ -245,8 +245,10 @@ def _read(verb: str, name: str, value: Any, parameter: inspect.Parameter) -> Any
     """A number, a switch, a shape or overrides."""
     if value == parameter.default:
         return value
-    from monai_kd.bundle.override_value import override_value  # which needs torch
+    from monai_kd.bundle.override_value import is_code, override_value  # which needs torch
 
+    if isinstance(value, str) and is_code(value):  # there is no configuration to evaluate it in
+        raise UsageError(f"{verb}: `{name}` must be a value as {_example(parameter)!r}, but got {value!r}.")
     try:
         return override_value(name, value, _example(parameter))
     except ValueError as error:

@@ -106,6 +106,7 @@ def test_words_become_arguments(words, call, verb, capsys):
         ("grow --seed 1.5", "grow: `seed` must be a whole number >= 0, but got 1.5; the nearest are 1 and 2."),
         ("grow --quick a", "grow: `quick` must be true or false, but got 'a'; the default is false."),
         ("grow --seed {[]:1}", "grow: "),
+        ("grow --seed $1+1", "grow: `seed` must be a value as 0, but got '$1+1'."),
     ],
 )
 def test_wrong_words_are_refused_before_anything_runs(words, message, verb, capsys):
@@ -156,8 +157,11 @@ def test_help_is_whole(capsys):
     """fire's reader of docstrings ends an entry at its second colon."""
     assert cli.main(["report", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert """entries of the bundle's configuration by id with which the networks were trained:
-            "{'teacher_def::backbone': 'tiny'}". (default: None)""" in shown
+    assert (
+        """entries of the bundle's configuration by id with which the networks were trained:
+            "{'teacher_def::backbone': 'tiny'}". (default: None)"""
+        in shown
+    )
     assert max(map(len, shown.splitlines())) <= cli.WIDTH
 
 

@@ -30,6 +30,7 @@ from monai.bundle import ConfigParser
 from monai.utils import optional_import
 from torch import Tensor, nn
 
+from monai_kd.bundle.check_overrides import check_overrides
 from monai_kd.bundle.export_formats import (
     FORMATS,
     KEY,
@@ -41,7 +42,6 @@ from monai_kd.bundle.export_formats import (
     why_not,
 )
 from monai_kd.bundle.export_metadata import export_metadata
-from monai_kd.bundle.check_overrides import check_overrides
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.networks.load_network import NETWORK_IDS
 from monai_kd.networks.load_weights import load_weights

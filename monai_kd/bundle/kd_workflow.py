@@ -24,6 +24,7 @@ from monai_kd.bundle.check_overrides import OPTIONS, TRACKING, check_overrides
 from monai_kd.bundle.override_value import expand_home
 from monai_kd.bundle.prepare_console import prepare_console
 
+
 class KDWorkflow(ConfigWorkflow):
     """
     MONAI's bundle workflow that refuses overrides which are unknown or of another type, and writes beside the bundle,

@@ -126,7 +126,7 @@ def read_device(key: str, value: Any) -> torch.device:
         ValueError: when torch has no such device.
     """
     try:
-        device = torch.device(None if isinstance(value, bool) else value)
+        device = torch.device(str(value) if isinstance(value, bool) else value)  # true would be cuda:1
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"`{key}` must be a device of torch, as cpu or cuda:1, but got {value!r}.") from error
     count = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -161,10 +161,9 @@ def _number(key: str, value: Any, default: Any) -> Any:
     bounds = _range(key, default)
     whole = isinstance(default, int) and ("::" not in key or name == "epoch_length")
     rule = f"`{key}` must be a {'whole ' if whole else ''}number{bounds}, but got {value!r}"
-    number = _parse(value)
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise ValueError(f"{rule}; the default is {default}.")
-    if not math.isfinite(number) or number not in bounds:
+    number: Any = _parse(value)
+    plain = isinstance(number, Real) and not isinstance(number, bool)
+    if not plain or not math.isfinite(number) or number not in bounds:
         raise ValueError(f"{rule}; the default is {default}.")
     if whole and number != int(number):
         sides = [side for side in (math.floor(number), math.ceil(number)) if side in bounds]
@@ -202,9 +201,9 @@ def _text(key: str, value: Any, default: str, text: str | None) -> Any:
     written = text is not None and not text.lstrip().startswith(("'", '"'))
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    elif name.endswith(FILES) and written:
+    elif value is not None and name.endswith(FILES) and written:
         value = text
-    elif isinstance(value, (str, bool, Real)):
+    elif isinstance(value, (str, Real)):
         value = text if written else str(value)
     elif value is None or name.endswith(FILES):
         raise ValueError(f"`{key}` must be a text, but got {value!r}; the default is {default!r}.")

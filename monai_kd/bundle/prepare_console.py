@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fire.parser import DefaultParseValue
+from monai.apps.utils import get_logger
 from monai.utils import ensure_tuple
 
 from monai_kd.bundle.check_overrides import check_run
@@ -32,7 +33,7 @@ from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 # what MONAI puts around an error of a configuration or of a transform
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
-ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
+ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
 checkpoints: list[Path] = []  # of the training of this process
 
 
@@ -59,13 +60,20 @@ def prepare_console() -> None:
     warnings.filterwarnings("ignore", "NvImgCodec")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     for engine in ENGINES:
-        logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_no_start)
+        logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_of_use)
+    get_logger("monai.handlers.StatsHandler").addFilter(_is_of_use)  # MONAI's handler logs each traceback
     if getattr(sys.excepthook, "__module__", "") != __name__:
         sys.excepthook = _with_cause_last(sys.excepthook)
     check_run()
 
 
-def _is_no_start(record: logging.LogRecord) -> bool:
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """No start that is called a resume, nothing about Ctrl-C, and no traceback of what monai_kd refused."""
+    error = sys.exc_info()[1]
+    if isinstance(error, KeyboardInterrupt):
+        return False
+    if error is not None and record.exc_info and not os.environ.get("MONAI_KD_TRACEBACK"):
+        return not _is_refusal(_cause(error))
     return "resuming from iteration 0," not in record.getMessage()
 
 
@@ -121,7 +129,12 @@ def _how_to_resume(words: list[str]) -> str:
         resume = str(Path(files[0]).parent / "resume.yaml")
         value = str(files if resume in files else [*files, resume]).replace(", ", ",")
         command[place : place + (1 if "=" in flag else 2)] = ["--config_file", value]
-    return f"; go on with: {shlex.join(['python', '-m', 'monai.bundle', *command])}"
+    return f"; go on with: {' '.join(map(_quoted, ['python', '-m', 'monai.bundle', *command]))}"
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell: in double quotes where it holds single ones, as bundles have it."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def root_cause(error: BaseException) -> str:

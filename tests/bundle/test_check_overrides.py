@@ -83,7 +83,7 @@ def test_what_is_computed_has_a_type_too(name):
         given["ckpt_dir"] = given.pop("teacher_ckpt")
     expected = {"device": "$torch.device('cpu')", "val_interval": 2, "learning_rate": 0.001}
     found = check_overrides(config, given)
-    assert found == expected | {key: "20240131" for key in given.keys() - expected}
+    assert found == expected | dict.fromkeys(given.keys() - expected, "20240131")
 
 
 @pytest.mark.parametrize(

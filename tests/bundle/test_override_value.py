@@ -78,6 +78,7 @@ def test_value_is_brought_to_the_type(key, value, default, expected):
         (("a", "b"), "a,b", "a,b"),
         (["x"], "[x]", "[x]"),
         ("quoted", "'quoted'", "quoted"),
+        ("None", "'None'", "None"),
     ],
 )
 def test_name_is_what_was_written(value, text, expected):
@@ -125,6 +126,12 @@ def test_value_of_another_type_is_refused(key, value, default, message):
     assert message in str(error.value)
 
 
+def test_none_is_no_name():
+    """It would be written to a folder called None."""
+    with pytest.raises(ValueError, match="`output_dir` must be a text, but got None; the default is 'eval'"):
+        override_value("output_dir", None, "eval", "None")
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "../a", ".a", "a\\b", "a.pt", "a:b", "a*", "\0", "a\n", "", "a" * 101])
 def test_name_that_is_no_name_of_a_file_is_refused(name):
     """Before the first epoch, and not as its weights are saved."""
@@ -157,9 +164,14 @@ def test_any_value_is_taken_or_refused_in_one_line(key, value, default, text):
     try:
         found = override_value(key, value, default, text)
     except ValueError as error:
-        assert f"`{key}` must" in str(error)
-        assert "but got" in str(error)
-        assert len(str(error).splitlines()) == 1
+        said = str(error)
+        found = None
+    else:
+        said = f"`{key}` must be right, but got it"
+    assert f"`{key}` must" in said
+    assert "but got" in said
+    assert len(said.splitlines()) == 1
+    if found is None:
         return
     if isinstance(default, bool) and not isinstance(value, str):
         assert found in (True, False)

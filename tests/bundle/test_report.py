@@ -138,8 +138,8 @@ def evaluated(tmp_path) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"num_clases": 3}, "`num_clases` must be an entry of a configuration of liver_tumor_ct_emkd, but got an unknown "
-                            "one; did you mean `num_classes`"),
+        ({"num_clases": 3}, "`num_clases` must be an entry of a configuration of liver_tumor_ct_emkd, but got an "
+                            "unknown one; did you mean `num_classes`"),
         ({"num_classes": "three"}, "`num_classes` must be a whole number >= 1, but got 'three'; the default is 2"),
         ({3: 3}, "`3` must be an entry of a configuration of liver_tumor_ct_emkd"),
     ],
