@@ -43,6 +43,8 @@ from PIL import Image, ImageOps
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # of 8 bits; 16 bits are "I;16"
+ENTRIES = ("reader", "in_channels", "input_shape", "channels", "classes", "size", "window", "mean", "std", "activation")
+ENTRIES += ("threshold", "other", "crop", "patch_size", "spacing", "orientation", "precision")
 Network = Callable[[np.ndarray], np.ndarray]
 
 
@@ -105,17 +107,22 @@ def _load_openvino(path: Path, device: str) -> tuple[Network, str | None]:
     _has_device(device.upper() in core.available_devices, device, f"OpenVINO has {', '.join(core.available_devices)}")
     model = core.read_model(str(path))
     text = model.get_rt_info("monai_kd").value if model.has_rt_info("monai_kd") else None
-    exact = {"INFERENCE_PRECISION_HINT": "f32"} if text and json.loads(text)["precision"] == "float32" else {}
+    exact = {"INFERENCE_PRECISION_HINT": "f32"} if _block(text, path)["precision"] == "float32" else {}
     compiled = core.compile_model(model, device.upper(), exact)
     return lambda images: compiled(images)[0], text
 
 
 def _block(text: str | None, path: Path) -> dict[str, Any]:
     """The metadata, when it says of the student that frames are what it takes."""
-    block = json.loads(text or "null")
-    if block is None:
+    try:
+        block = json.loads(text or "null")
+    except ValueError:
+        block = text
+    missing = ENTRIES if not isinstance(block, dict) else [name for name in ENTRIES if name not in block]
+    if missing:
         raise ValueError(
-            f"`model` must hold metadata, but got {path} without; write it by `python -m monai_kd export`."
+            f"`model` must hold metadata with {', '.join(ENTRIES)}, but got {path} without {', '.join(missing)}; write "
+            "it by `python -m monai_kd export`."
         )
     if block["reader"] != "LoadRGB" or block["in_channels"] != 3 or len(block["input_shape"]) != 3:
         raise ValueError(
@@ -304,11 +311,15 @@ def save(mask: np.ndarray, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment frames or a video with an exported student.")
-    parser.add_argument("model", type=Path, help="the student: .onnx, .ts or .xml")
-    parser.add_argument("input", type=Path, help="a picture, a video, or a folder of both")
-    parser.add_argument("--output", type=Path, default=Path("masks"), help="folder of the masks (default: masks)")
+    parser.add_argument("model", type=_path, help="the student: .onnx, .ts or .xml")
+    parser.add_argument("input", type=_path, help="a picture, a video, or a folder of both")
+    parser.add_argument("--output", type=_path, default=Path("masks"), help="folder of the masks (default: masks)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or one of OpenVINO's (default: cpu)")
     parser.add_argument("--step", type=int, default=1, help="every how manieth frame or page (default: 1)")
     options = parser.parse_args()

@@ -21,9 +21,13 @@ from typing import Any
 
 import torch
 from ignite.distributed import get_rank
+from ignite.engine import Engine
 from monai.handlers import CheckpointSaver
 
+from monai_kd.bundle.check_finite import check_finite
 from monai_kd.data import write_aside
+from monai_kd.handlers.gain_handler import validation_cases
+from monai_kd.networks.weights_facts import with_facts
 
 
 class BestCheckpointSaver(CheckpointSaver):
@@ -33,13 +37,18 @@ class BestCheckpointSaver(CheckpointSaver):
     first and writes in place, and leaves half a file or none.
 
     Attach it to the evaluator that validates. ``state_dict`` and ``load_state_dict`` carry the best score over a
-    resume, so that worse epochs do not replace the file.
+    resume, so that worse epochs do not replace the file. Weights that are not finite are never saved: they end the run
+    with a ValueError (:py:func:`~monai_kd.bundle.check_finite.check_finite`).
+
+    The file also says what it holds (:py:func:`~monai_kd.networks.weights_facts.read_facts`): the score, the name of
+    the metric, a checksum of the cases that it was measured on, and ``facts``.
 
     Args:
         path: the file; its folder is made if it is missing.
         save_dict: what to save, under a name each; of a single object its state is saved without the name.
         last: whether each epoch that is validated replaces the file, whatever its score: for a network whose score does
             not say how good it is for its purpose.
+        facts: what the weights are trained for, as the image size: texts, numbers, lists and mappings of them.
 
     Example::
 
@@ -49,11 +58,29 @@ class BestCheckpointSaver(CheckpointSaver):
         []
     """
 
-    def __init__(self, path: str | os.PathLike, save_dict: Mapping[str, Any], last: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        save_dict: Mapping[str, Any],
+        last: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
+        self.facts = dict(facts or {})
         super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True, key_metric_greater_or_equal=last)
         score = self._key_metric_checkpoint.score_function
-        self._key_metric_checkpoint.score_function = lambda engine: 0.0 if last else _or_least(score(engine))
+
+        def finite_score(engine: Engine) -> float:
+            check_finite(save_dict)
+            found = score(engine)
+            self.facts |= {
+                "score": float(found),
+                "metric": engine.state.key_metric_name,
+                "cases": validation_cases(engine),
+            }
+            return 0.0 if last else _or_least(found)
+
+        self._key_metric_checkpoint.score_function = finite_score
         self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,7 +90,15 @@ class BestCheckpointSaver(CheckpointSaver):
     def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         if get_rank() == 0:
             with write_aside(self.path, sync=True) as aside:
-                torch.save(checkpoint, aside)
+                torch.save(self._with_facts(checkpoint), aside)
+
+    def _with_facts(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The weights, whose first part with metadata carries the facts."""
+        for part in (checkpoint, *checkpoint.values()):
+            if getattr(part, "_metadata", None) is not None:
+                with_facts(part, self.facts)
+                break
+        return checkpoint
 
 
 def _or_least(score: float) -> float:

@@ -19,8 +19,9 @@ from typing import Any
 
 from torch import nn
 
+from monai_kd.bundle.check_overrides import check_network_overrides
 from monai_kd.bundle.locate import locate_bundle
-from monai_kd.networks.load_network import load_bundle_network
+from monai_kd.networks.load_network import CONFIGS, load_bundle_network
 
 
 def bundle_network(
@@ -39,7 +40,8 @@ def bundle_network(
 
     Raises:
         FileNotFoundError: when there is no such bundle.
-        ValueError: when no configuration defines the network; the message names the ids that end like one.
+        ValueError: when no configuration defines the network, with the ids that end like one; when none has an entry to
+            override, or it is of another type.
 
     Example::
 
@@ -48,4 +50,8 @@ def bundle_network(
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...
     """
-    return load_bundle_network(locate_bundle(bundle), (network,), override)
+    folder = locate_bundle(bundle)
+    if override:
+        files = [str(path) for path in (folder / "configs" / name for name in CONFIGS) if path.is_file()]
+        override = check_network_overrides(files, override, f"a configuration of {folder.name}")
+    return load_bundle_network(folder, (network,), override)

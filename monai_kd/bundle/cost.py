@@ -13,9 +13,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from monai_kd.bundle.bundle_network import bundle_network
+from monai_kd.bundle.override_value import read_device
 from monai_kd.report.cost_table import cost_table
 from monai_kd.report.network_cost import network_cost
 
@@ -52,10 +51,9 @@ def cost(
         raise ValueError(
             "`bundles` must name at least one bundle, but got none; python -m monai_kd bundles lists those that ship."
         )
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"`device` must be one that torch sees, but got {device} and torch sees no CUDA device.")
+    place = read_device("device", device)
     costs = {
-        f"{bundle} {name}": network_cost(bundle_network(bundle, name).to(device), shape, runs)
+        f"{bundle} {name}": network_cost(bundle_network(bundle, name).to(place), shape, runs)
         for bundle in bundles
         for name in networks.split(",")
     }

@@ -27,6 +27,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_kd.bundle.check_overrides import check_overrides
 from monai_kd.bundle.export_formats import (
     FORMATS,
     KEY,
@@ -38,7 +39,6 @@ from monai_kd.bundle.export_formats import (
     why_not,
 )
 from monai_kd.bundle.export_metadata import export_metadata
-from monai_kd.bundle.kd_workflow import check_overrides
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.data.write_aside import remove_left, write_aside
 from monai_kd.networks.load_network import NETWORK_IDS
@@ -173,7 +173,7 @@ def _read(folder: Path, config: str, override: dict[str, Any]) -> tuple[ConfigPa
                 f"there is {', '.join(there) or 'none'}."
             )
         files.append(str(file))
-    check_overrides(files, override)
+    override = check_overrides(files, override)
     parser = ConfigParser()
     parser.read_config(files)
     meta = folder / "configs" / "metadata.json"

@@ -68,7 +68,7 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
         classes: names of the channels of logits, where they are others than in the metadata.
 
     Raises:
-        ValueError: when the metadata has no ``network_data_format``.
+        ValueError: when the metadata has no ``network_data_format``, or one of another form.
 
     Example::
 
@@ -85,10 +85,11 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
         image = meta["network_data_format"]["inputs"]["image"]
         pred = meta["network_data_format"]["outputs"]["pred"]
         channels, outputs = int(image["num_channels"]), int(pred["num_channels"])
-    except KeyError as error:
+        channel_names, class_names = _names(image, channels), _names(pred, outputs)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"`bundle` must have inputs.image and outputs.pred with num_channels in the network_data_format of its "
-            f"configs/metadata.json, but got none of {error}."
+            f"`bundle` must have inputs.image and outputs.pred with num_channels, and channel_def where channels have "
+            f"names, in the network_data_format of its configs/metadata.json, but got {type(error).__name__} {error}."
         ) from error
     block: dict[str, Any] = {
         "monai_kd": monai_kd.__version__,
@@ -97,8 +98,8 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
         "network": type(network).__name__,
         "in_channels": channels,
         "out_channels": len(classes) if classes else outputs,
-        "classes": classes or _names(pred, outputs),
-        "channels": _names(image, channels),
+        "classes": classes or class_names,
+        "channels": channel_names,
         "patch_size": _patch_size(parser),
     }
     before, unsaid = _preprocessing(parser)

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 from ignite.distributed import get_rank
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
+from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
+from monai_kd.bundle.prepare_console import tell_how_to_resume
 from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
 from monai_kd.handlers import FiniteLossHandler
 from monai_kd.handlers._teaching_handler import TeachingHandler
@@ -37,7 +40,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     """
     Log what is trained, on what, with which terms and where it goes, on the first rank; refuse a run that would leave
     nothing behind; keep its checkpoints apart from those of other runs (:py:func:`claim_checkpoints`); and stop a
-    training without distillation whose loss is not finite (:py:class:`~monai_kd.handlers.FiniteLossHandler`).
+    training without distillation whose loss is not finite (:py:class:`~monai_kd.handlers.FiniteLossHandler`). An epoch
+    after which the weights are not finite ends the training too.
 
     Args:
         trainer: a MONAI trainer.
@@ -46,7 +50,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         checkpoint: file of the best weights.
 
     Raises:
-        ValueError: when the dataset does not fill one batch (MONAI would skip the training with a warning), no epoch
+        ValueError: when the dataset does not fill one batch (MONAI would skip the training), `epoch_length` or
+            `max_epochs` is no whole number above 0, no epoch
             is validated, so that no weights would be saved, a term names a layer that a network does not have, or (as
             training starts) another process trains to the same file.
 
@@ -55,11 +60,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         - "$monai_kd.bundle.log_run(@train::trainer, @validate::evaluator, @train::handlers, @ckpt_path)"
     """
     loader, state = trainer.data_loader, trainer.state
-    if state.epoch_length == 0:
-        raise ValueError(
-            f"`batch_size` must not exceed the size of the training dataset, but got {loader.batch_size} and "
-            f"{len(loader.dataset)}; only full batches are trained on."
-        )
+    _check_length(loader, state)
     for handler in handlers:
         if isinstance(handler, ValidationHandler) and handler.epoch_level and handler.interval > state.max_epochs:
             raise ValueError(
@@ -71,10 +72,12 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         _check_layers(handler, trained(trainer)[0])
     if not distillation and isinstance(trainer, SupervisedTrainer):
         FiniteLossHandler().attach(trainer)
+    network = unwrap(trained(trainer)[0])
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: check_finite({"network": network}))
     claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
+    tell_how_to_resume(checkpoint)
     if get_rank() > 0:
         return
-    network = unwrap(trained(trainer)[0])
     logger.info(
         f"training {type(network).__name__} ({size(network):,} parameters) to {checkpoint}: {state.max_epochs} epochs "
         f"of {state.epoch_length} iterations of {loader.batch_size}"
@@ -84,6 +87,19 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     both = sorted(cases(loader.dataset) & cases(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
+
+
+def _check_length(loader: Any, state: Any) -> None:
+    """MONAI skips a training without iterations with a warning, or none."""
+    empty = isinstance(loader, Sized) and len(loader) == 0
+    if empty or state.epoch_length == 0:
+        raise ValueError(
+            f"`batch_size` must not exceed the size of the training dataset, but got {loader.batch_size} and "
+            f"{len(loader.dataset)}; only full batches are trained on."
+        )
+    for name, number in (("epoch_length", state.epoch_length), ("max_epochs", state.max_epochs)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be a whole number >= 1, but got {number!r}.")
 
 
 def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:

@@ -14,16 +14,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
+
+from fire.parser import DefaultParseValue
+from monai.apps.utils import get_logger
+from monai.utils import ensure_tuple
+
+from monai_kd.bundle.check_overrides import check_run
+from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 # what MONAI puts around an error of a configuration or of a transform
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
-ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
+ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
+checkpoints: list[Path] = []  # of the training of this process
 
 
 def prepare_console() -> None:
@@ -31,9 +42,14 @@ def prepare_console() -> None:
     Leave out of a run's console what its user cannot use, and end an error with its cause.
 
     - An error that ends the process is followed by one line, ``error: ...``, that repeats its cause, which stands above
-      the frames of MONAI otherwise. The traceback stays as it is, and so does the exit code 1.
+      the frames of MONAI otherwise; the exit code stays 1. A value or a file that monai_kd refuses gives that line
+      alone: where it was found is shown with ``MONAI_KD_TRACEBACK=1``.
+    - Ctrl-C gives one line, with the command that goes on.
     - MONAI's search for a DICOM decoder that few have is silent.
     - A training that starts is not called one that resumes from iteration 0.
+
+    Before that it checks the overrides of the run (:py:func:`~monai_kd.bundle.check_overrides.check_run`), which MONAI
+    takes whatever they are.
 
     Calling it again changes nothing.
 
@@ -44,24 +60,81 @@ def prepare_console() -> None:
     warnings.filterwarnings("ignore", "NvImgCodec")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     for engine in ENGINES:
-        logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_no_start)
+        logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_of_use)
+    get_logger("monai.handlers.StatsHandler").addFilter(_is_of_use)  # MONAI's handler logs each traceback
     if getattr(sys.excepthook, "__module__", "") != __name__:
         sys.excepthook = _with_cause_last(sys.excepthook)
+    check_run()
 
 
-def _is_no_start(record: logging.LogRecord) -> bool:
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """No start that is called a resume, nothing about Ctrl-C, and no traceback of what monai_kd refused."""
+    error = sys.exc_info()[1]
+    if isinstance(error, KeyboardInterrupt):
+        return False
+    if error is not None and record.exc_info and not os.environ.get("MONAI_KD_TRACEBACK"):
+        return not _is_refusal(_cause(error))
     return "resuming from iteration 0," not in record.getMessage()
+
+
+def tell_how_to_resume(checkpoint: str | os.PathLike) -> None:
+    """
+    Let Ctrl-C name the command that goes on with the training to a file of best weights.
+
+    Args:
+        checkpoint: the file.
+    """
+    checkpoints[:] = [Path(checkpoint)]
 
 
 def _with_cause_last(hook: Callable) -> Callable:
     """The hook, and after it the cause on a line of its own."""
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        hook(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"\nstopped{_how_to_resume(sys.argv)}", file=sys.stderr)
+            return
+        if os.environ.get("MONAI_KD_TRACEBACK") or not _is_refusal(_cause(error)):
+            hook(kind, error, trace)
+        else:
+            print("\nMONAI_KD_TRACEBACK=1 shows where this was found:", file=sys.stderr)
         if isinstance(error, Exception):
             print(f"\nerror: {root_cause(error) or _line(error)}", file=sys.stderr)
 
     return excepthook
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether monai_kd refused a value or a file."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, (OSError, ValueError)) and module.startswith("monai_kd.")
+
+
+def _how_to_resume(words: list[str]) -> str:
+    """What goes on with the training of this process, as the end of a sentence."""
+    if not checkpoints:
+        return "."
+    path = checkpoints[0]
+    if not resume_checkpoints(path.parent / "resume", path.stem):
+        return "; no epoch of the training was completed, so there is nothing to resume."
+    command = words[1:]
+    flag = next((word for word in command if word.split("=")[0] == "--config_file"), "")
+    place = command.index(flag) if flag else -1
+    written = flag.partition("=")[2] or "".join(command[place + 1 : place + 2])
+    files = [str(file) for file in ensure_tuple(DefaultParseValue(written))] if flag else []
+    if not any(word.endswith("StagedWorkflow") for word in command):
+        if not files:
+            return "; resume.yaml over the same configurations goes on."
+        resume = str(Path(files[0]).parent / "resume.yaml")
+        value = str(files if resume in files else [*files, resume]).replace(", ", ",")
+        command[place : place + (1 if "=" in flag else 2)] = ["--config_file", value]
+    return f"; go on with: {' '.join(map(_quoted, ['python', '-m', 'monai.bundle', *command]))}"
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell: in double quotes where it holds single ones, as bundles have it."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def root_cause(error: BaseException) -> str:
@@ -79,13 +152,17 @@ def root_cause(error: BaseException) -> str:
         ...     root_cause(error)
         'ValueError: `folder` must hold cases.'
     """
-    cause = error
-    while cause.__cause__ is not None and str(cause).startswith(WRAPPERS):
-        cause = cause.__cause__
+    cause = _cause(error)
     if "in DataLoader worker process" in str(cause):  # the error of another process, as text: its cause stands first
         first = re.search(r"^[\w.]+(?:Error|Exception): .*", str(cause), re.M)
         return first[0] if first else ""
     return "" if cause is error else _line(cause)
+
+
+def _cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None and str(error).startswith(WRAPPERS):
+        error = error.__cause__
+    return error
 
 
 def _line(error: BaseException) -> str:

@@ -67,6 +67,8 @@ def report(
         Traceback (most recent call last):
         ValueError: `folders` must name at least one evaluation folder, but got none.
     """
+    if bundle and len(shape) < 3:
+        raise ValueError(f"`shape` must be (batch, channel, *spatial), as 1,3,352,352, but got {tuple(shape)}.")
     if not folders:
         raise ValueError("`folders` must name at least one evaluation folder, but got none.")
     paths = [Path(folder).resolve() for folder in folders]
@@ -104,15 +106,25 @@ def _cost_of(bundle: str, network: str, shape: tuple[int, ...], override: str) -
 
 
 def _cost(bundle: str, run: Path, shape: tuple[int, ...], override: str) -> NetworkCost:
-    if not shape:
-        raise ValueError("`shape` must be the shape of the bundle's input, as 1,3,352,352, but got none.")
     known = run / "network.json"
     if not known.is_file():
         network = "teacher_def" if run.name.startswith("teacher") else "network_def"
         return _cost_of(bundle, network, shape, override)[1]
-    said = json.loads(known.read_text(encoding="utf-8"))
+    said, parameters = _network_of(known)
     for network in ("network_def", "teacher_def"):
         name, cost = _cost_of(bundle, network, shape, override)
-        if (name, cost.parameters) == (said["network"], said["parameters"]):
+        if (name, cost.parameters) == (said, parameters):
             return cost
-    return replace(cost, parameters=said["parameters"], flops=math.nan)
+    return replace(cost, parameters=parameters, flops=math.nan)
+
+
+def _network_of(path: Path) -> tuple[str, int]:
+    """Class and number of parameters of the network that an evaluation had."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return str(said["network"]), int(said["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`folders` must hold a network.json with `network` and `parameters`, as an evaluation writes, but got "
+            f"{path}: {type(error).__name__} {error}; evaluate again, or remove the file."
+        ) from error

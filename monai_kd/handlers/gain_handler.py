@@ -206,7 +206,7 @@ class GainHandler:
 
 def validation_cases(evaluator: Any) -> int:
     """A checksum of the names of the cases that an evaluator sees, or of their number."""
-    dataset = getattr(evaluator.data_loader, "dataset", None)
+    dataset = getattr(getattr(evaluator, "data_loader", None), "dataset", None)
     items = list(getattr(dataset, "data", None) or [])
     names = sorted(str(item["case"]) for item in items if isinstance(item, dict) and "case" in item)
     length = len(dataset) if dataset is not None else 0

@@ -88,7 +88,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
         case = "/".join(filter(None, [row.get(GROUP), row[CASE]]))  # test sets number their frames alike
         voxels = int(float(row[LABEL_VOXELS])), int(float(row[PRED_VOXELS]))
         return CaseMetrics(case, class_name, metrics, *voxels)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"`path` must hold a number for each metric, but got {row} in line {line} of {path}."
         ) from error

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointSaver
 
 from monai_kd.bundle import BestCheckpointSaver
+from monai_kd.handlers.gain_handler import validation_cases
+from monai_kd.networks.weights_facts import read_facts
 
 
 class Killed(BaseException):
@@ -29,10 +32,10 @@ class Killed(BaseException):
 
 
 def validation(saver: CheckpointSaver, network: torch.nn.Module) -> Engine:
-    """An evaluator whose metric, and the network's weight, are what it is given."""
+    """An evaluator whose metric, and the network's weight, are what it is given; the weight is 9 where that is NaN."""
 
     def step(engine: Engine, score: float) -> None:
-        torch.nn.init.constant_(network.weight, score)
+        torch.nn.init.constant_(network.weight, 9.0 if math.isnan(score) else score)
         engine.state.metrics["dice"] = score
 
     engine = Engine(step)
@@ -128,8 +131,33 @@ def test_last_epoch_where_the_score_does_not_count(tmp_path, network):
     engine = validation(saver, network)
     for score in (0.5, 0.7, float("nan"), 0.2):
         validate(engine, score)
-        assert weight(tmp_path / "model.pt") == pytest.approx(score, nan_ok=True)
+        assert weight(tmp_path / "model.pt") == pytest.approx(9.0 if math.isnan(score) else score)
     resumed = BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, last=True)
     resumed.load_state_dict(saver.state_dict())
     validate(validation(resumed, network), 0.1)
     assert weight(tmp_path / "model.pt") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, network, last, value):
+    engine = validation(BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, last=last), network)
+    validate(engine, 0.5)
+    ruin = Engine(lambda engine, batch: torch.nn.init.constant_(network.weight, value))
+    ruin.state.key_metric_name = "dice"
+    ruin.state.metrics["dice"] = 0.9
+    BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, last=last).attach(ruin)
+    with pytest.raises(ValueError, match=f"weights of `model` must be finite, but got {value} in `weight`; they are"):
+        ruin.run([0])
+    assert weight(tmp_path / "model.pt") == 0.5
+
+
+def test_file_says_what_it_holds(tmp_path, network):
+    saver = BestCheckpointSaver(tmp_path / "model.pt", {"model": network}, facts={"image_size": [96, 96]})
+    engine = validation(saver, network)
+    validate(engine, 0.25, 0.5, 0.125)
+    facts = read_facts(tmp_path / "model.pt")
+    assert facts["score"] == 0.5
+    assert (facts["metric"], facts["image_size"]) == ("dice", [96, 96])
+    assert facts["cases"] == validation_cases(engine)
+    assert list(torch.load(tmp_path / "model.pt", weights_only=True)) == ["weight"]

@@ -27,7 +27,7 @@ def test_student_and_teacher_side_by_side(small_bundle):
 
 def test_absent_device_is_refused(small_bundle, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="`device` must be one that torch sees, but got cuda:0"):
+    with pytest.raises(ValueError, match="`device` must be a device that torch sees, but got 'cuda:0'"):
         cost(str(small_bundle), shape=(1, 1, 8, 8), device="cuda:0")
 
 

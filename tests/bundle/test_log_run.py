@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
@@ -68,6 +69,7 @@ def start(
         kwargs.pop("network", network),
         torch.optim.SGD(network.parameters(), 0.1, **kwargs.pop("options", {})),
         kwargs.pop("loss", torch.nn.MSELoss()),
+        epoch_length=kwargs.pop("epoch_length", None),
         train_handlers=handlers,
         accumulation_steps=kwargs.pop("accumulation_steps", 1),
     )
@@ -255,6 +257,33 @@ def test_dataset_below_one_batch_is_refused():
         ValueError, match="`batch_size` must not exceed the size of the training dataset, but got 7 and 6"
     ):
         start(batch=7)
+
+
+@pytest.mark.parametrize(("length", "batch"), [(20, 7), (0, 2)])
+def test_training_without_iterations_is_refused(length, batch):
+    """MONAI runs no iteration where the loader has no batch, whatever the length of an epoch."""
+    with pytest.raises(ValueError, match="`batch_size` must not exceed the size of the training dataset, but got"):
+        start(batch=batch, epoch_length=length)
+
+
+@pytest.mark.parametrize("length", [-1, 1.5, "20"])
+def test_length_that_is_no_number_of_iterations_is_refused(length):
+    with pytest.raises(ValueError, match=f"`epoch_length` must be a whole number >= 1, but got {length!r}"):
+        start(epoch_length=length)
+
+
+def test_weights_that_are_not_finite_end_the_training():
+    trainer = start(interval=2)
+    last = trainer.state.epoch_length
+
+    def spoil(engine):
+        if engine.state.iteration == last:
+            torch.nn.init.constant_(engine.network.weight, torch.nan)
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, spoil)
+    with pytest.raises(ValueError, match="the weights of `network` must be finite, but got nan in `weight`"):
+        trainer.run()
+    assert trainer.state.epoch == 1
 
 
 def test_training_that_is_never_validated_is_refused():

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 from monai.data import DataLoader, Dataset
+from monai.handlers import StatsHandler
 from monai.transforms import Lambda
 
-from monai_kd.bundle import prepare_console
-from monai_kd.bundle.prepare_console import ENGINES, _is_no_start, root_cause
+from monai_kd.bundle import prepare_console, trained_weights
+from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, checkpoints, root_cause, tell_how_to_resume
 
 SENTENCE = "`folder` must hold cases, but got none."
 FAILING = {
@@ -46,8 +48,9 @@ def console(monkeypatch) -> Iterator[None]:
     with warnings.catch_warnings():
         prepare_console()
         yield
-    for engine in ENGINES:
-        logging.getLogger(f"ignite.engine.engine.{engine}").removeFilter(_is_no_start)
+    checkpoints.clear()
+    for name in (*(f"ignite.engine.engine.{engine}" for engine in ENGINES), "monai.handlers.StatsHandler"):
+        logging.getLogger(name).removeFilter(_is_of_use)
 
 
 def caught(function: Any) -> BaseException:
@@ -126,7 +129,7 @@ def test_noise_is_left_out(caplog):
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").warning("missing")
     assert [record.getMessage() for record in caplog.records] == [
         "Engine run resuming from iteration 62, epoch 0 until 1 epochs"
-    ] * 2
+    ] * len(ENGINES)
     with warnings.catch_warnings(record=True) as seen:
         warnings.warn("NvImgCodecPydicomReader: required package is not installed")
         warnings.warn("something else")
@@ -152,3 +155,79 @@ def test_full_disk_is_named():
     wrapped = RuntimeError("Failed to evaluate x")
     wrapped.__cause__ = refused
     assert root_cause(wrapped).endswith("is there space left where `ckpt_dir` lies?")
+
+
+REFUSED = "error: FileNotFoundError: weights must be trained first, but got no file a.pt; b makes it."
+
+
+@pytest.mark.usefixtures("console")
+def test_what_monai_kd_refuses_has_no_traceback(capsys, monkeypatch):
+    error = caught(lambda: trained_weights("a.pt", "b"))
+    shown = told(error, capsys)
+    assert shown.splitlines()[-1] == REFUSED
+    assert "Traceback" not in shown
+    assert "MONAI_KD_TRACEBACK=1 shows where" in shown
+    monkeypatch.setenv("MONAI_KD_TRACEBACK", "1")
+    shown = told(error, capsys)
+    assert shown.splitlines()[-1] == REFUSED
+    assert "Traceback" in shown
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.parametrize(
+    ("failure", "tracebacks"),
+    [
+        (lambda: trained_weights("a.pt", "b"), False),
+        (lambda: [][0], True),
+        (lambda: exec("raise KeyboardInterrupt"), False),
+    ],
+)
+def test_statistics_log_the_traceback_of_a_defect_alone(failure, tracebacks, capsys):
+    """MONAI's handler logs that of every exception, Ctrl-C among them."""
+    engine = Engine(lambda engine, batch: failure())
+    StatsHandler().attach(engine)
+    written: list[logging.LogRecord] = []
+    collect = logging.Handler()
+    collect.emit = written.append  # type: ignore[method-assign]
+    logging.getLogger("monai.handlers.StatsHandler").addHandler(collect)
+    with pytest.raises((FileNotFoundError, IndexError, KeyboardInterrupt)):
+        engine.run([0])
+    logging.getLogger("monai.handlers.StatsHandler").removeHandler(collect)
+    assert bool(written) == tracebacks
+
+
+COMMAND = ["monai/bundle/__main__.py", "run", "--config_file", "['c/train.yaml','c/more.yaml']", "--max_epochs", "3"]
+RESUME = "['c/train.yaml','c/more.yaml','c/resume.yaml']"
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (COMMAND, f'python -m monai.bundle run --config_file "{RESUME}" --max_epochs 3'),
+        (
+            ["x", "run", "--max_epochs=3", "--config_file=c/train.yaml"],
+            "python -m monai.bundle run --max_epochs=3 --config_file \"['c/train.yaml','c/resume.yaml']\"",
+        ),
+        (["x", "run", "--config_file", RESUME], f'python -m monai.bundle run --config_file "{RESUME}"'),
+        (
+            ["x", "run_workflow", "--workflow_name", "monai_kd.bundle.StagedWorkflow", "--config_file", "c/train.yaml"],
+            "python -m monai.bundle run_workflow --workflow_name monai_kd.bundle.StagedWorkflow --config_file "
+            "c/train.yaml",
+        ),
+    ],
+)
+def test_interrupt_is_one_line_with_the_command_that_goes_on(words, command, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", words)
+    (tmp_path / "resume").mkdir()
+    (tmp_path / "resume" / "model_checkpoint_epoch=1.pt").touch()
+    tell_how_to_resume(tmp_path / "model.pt")
+    assert told(KeyboardInterrupt(), capsys) == f"\nstopped; go on with: {command}\n"
+
+
+@pytest.mark.usefixtures("console")
+def test_interrupt_where_nothing_can_be_resumed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", COMMAND)
+    assert told(KeyboardInterrupt(), capsys) == "\nstopped.\n"
+    tell_how_to_resume(tmp_path / "model.pt")
+    assert told(KeyboardInterrupt(), capsys).startswith("\nstopped; no epoch of the training was completed")

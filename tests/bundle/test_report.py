@@ -82,7 +82,7 @@ def test_metrics_are_those_of_the_runs_and_sizes_those_of_the_bundle(tmp_path):
         ["teacher", "22.14", "0.73", "0.900", "0.800", "0.900", "0.800"],
         ["model", "0.35", "0.06", "0.800", "0.700", "0.800", "0.700"],
     ]
-    with pytest.raises(ValueError, match="`shape` must be the shape of the bundle's input, .* but got none"):
+    with pytest.raises(ValueError, match=r"`shape` must be .batch, channel, .spatial., as 1,3,352,352, but got \(\)"):
         report(*folders, **options)
 
 
@@ -126,3 +126,34 @@ def test_runs_without_a_common_metric_are_refused(evaluations):
     (evaluations / "other" / "cases.csv").write_text("case,class,iou,label_voxels,pred_voxels\n1,liver,0.5,9,9\n")
     with pytest.raises(ValueError, match="`folders` must have a metric in common"):
         report(str(evaluations / "alone"), str(evaluations / "other"), output=str(evaluations / "page.html"))
+
+
+@pytest.fixture
+def evaluated(tmp_path) -> str:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "cases.csv").write_text("case,class,dice,label_voxels,pred_voxels\n1,liver,0.9,80,82\n")
+    return str(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"num_clases": 3}, "`num_clases` must be an entry of a configuration of liver_tumor_ct_emkd, but got an "
+                            "unknown one; did you mean `num_classes`"),
+        ({"num_classes": "three"}, "`num_classes` must be a whole number >= 1, but got 'three'; the default is 2"),
+        ({3: 3}, "`3` must be an entry of a configuration of liver_tumor_ct_emkd"),
+    ],
+)  # fmt: skip
+def test_override_is_checked(evaluated, tmp_path, override, message):
+    options = {"bundle": "liver_tumor_ct_emkd", "shape": (1, 1, 64, 64), "output": str(tmp_path / "page.html")}
+    with pytest.raises(ValueError, match=message):
+        report(evaluated, **options, override=override)
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("text", ["not JSON", "[]", "{}", '{"network": "ENet", "parameters": "many"}'])
+def test_network_of_another_form_is_named(evaluated, tmp_path, text):
+    Path(evaluated, "network.json").write_text(text)
+    options = {"bundle": "liver_tumor_ct_emkd", "shape": (1, 1, 64, 64), "output": str(tmp_path / "page.html")}
+    with pytest.raises(ValueError, match="must hold a network.json with `network` and `parameters`, .*network.json: "):
+        report(evaluated, **options)

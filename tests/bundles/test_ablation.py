@@ -22,7 +22,7 @@ import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
-from monai_kd.bundle.kd_workflow import check_overrides
+from monai_kd.bundle.check_overrides import check_overrides
 from tests.bundles.journey import BUNDLES, DATA, LIVER, SMALL, ablations, run_configs
 
 ROWS = {name: ablations((folder / "docs" / "README.md").read_text("utf-8")) for name, folder in BUNDLES.items()}

@@ -298,14 +298,17 @@ def test_missing_device_is_told(segmented, tmp_path, name):
 
 def block(**entries) -> str:
     given = {"reader": "LoadRGB", "in_channels": 3, "input_shape": [3, 8, 8], "channels": ["red", "green", "blue"]}
-    given |= dict.fromkeys(("other", "crop", "patch_size", "spacing", "orientation"))
+    given = dict.fromkeys(script["ENTRIES"]) | given
     return json.dumps(given | entries)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "must hold metadata, but got model.onnx without; write it by `python -m monai_kd export`"),
+        (None, "must hold metadata with .*, but got model.onnx without reader, .*; write it by `python -m monai_kd"),
+        ("{not JSON", "must hold metadata with .*, but got model.onnx without reader"),
+        ("[1]", "must hold metadata with .*, but got model.onnx without reader"),
+        (json.dumps({"reader": "LoadRGB"}), "but got model.onnx without in_channels, input_shape"),
         (block(reader="LoadImage", channels=["HU"]), r"RGB frames, but got one that reads \['HU'\] by LoadImage"),
         (block(other=["ScaleIntensity"]), r"and normalising alone, but got \{'other': \['ScaleIntensity'\]\}"),
         (block(patch_size=[64, 64]), "and normalising alone, but got {'patch_size'"),
