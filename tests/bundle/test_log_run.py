@@ -273,7 +273,8 @@ def test_length_that_is_no_number_of_iterations_is_refused(length):
 
 
 def test_weights_that_are_not_finite_end_the_training():
-    trainer = start(interval=2)
+    item = {"image": torch.zeros(1, 2, 2), "label": torch.zeros(2, 2, 2)}
+    trainer = start(transform=lambda case: item, interval=2)
     last = trainer.state.epoch_length
 
     def spoil(engine):
