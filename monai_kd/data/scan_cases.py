@@ -22,15 +22,17 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from monai.config import PathLike
-from monai.data.image_reader import NibabelReader
 
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
+from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
 CACHE_FILE = "case_scans.json"
+RULES = "2"  # changes with what is checked, so that results of fewer checks are not taken over
 
 
 def scan_cases(
@@ -45,8 +47,8 @@ def scan_cases(
     Reads every case once and says how many axial slices it has and on which of them each label lies; all cases that
     cannot be used are named in one error.
 
-    A case is refused when a file is missing or cannot be read, when image and label differ in shape or affine, when the
-    affine is not invertible, and when the image is not in HU. Slices are numbered as
+    A case is refused when a file is missing, damaged (compressed files are read to their checksum) or cannot be read,
+    when image and label differ in shape or affine, when the affine is not invertible, and when the image is not in HU. Slices are numbered as
     :py:class:`monai_kd.transforms.LoadSlice` numbers them.
 
     Args:
@@ -119,7 +121,7 @@ class _Scanner:
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
             return {"problem": f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there"}
-        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key))
+        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key), RULES)
         if stamp in self.known and self.known[stamp]["checked"] >= self.check_images:
             return dict(self.known[stamp])
         try:
@@ -143,20 +145,10 @@ class _Scanner:
         where: dict[int, list[int]] = {}
         if label is not None:
             volume = read(label)
-            _check_grids(shape, affine, volume, self.geometry_key)
+            check_grids(shape, affine, volume.array.shape, volume.affine, self.geometry_key is None)
             where = _slices_of_labels(volume._replace(affine=affine))
         axis, _ = Volume(None, affine, (0, 0)).axial
         return {"num_slices": int(shape[axis]), "labels": {str(value): where[value] for value in where}}
-
-
-def _check_grids(shape: Sequence[int], affine: np.ndarray, label: Volume, geometry_key: str | None) -> None:
-    if tuple(shape) != tuple(label.array.shape):
-        raise ValueError(f"the label must have the image's shape, but got {label.array.shape} and {shape}")
-    if geometry_key is None and not np.allclose(affine, label.affine, atol=1e-3):
-        raise ValueError(
-            f"the label must have the image's affine, but got {np.round(label.affine[:3], 3).tolist()} and "
-            f'{np.round(affine[:3], 3).tolist()}; if the arrays correspond all the same, pass `geometry_key="image"`'
-        )
 
 
 def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
@@ -177,9 +169,10 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
 
 
 def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
-    if image.name.endswith((".nii", ".nii.gz")):
-        header: Any = NibabelReader().read(image)  # with MONAI's corrections of the header
-        return header.shape, np.asarray(header.affine)
+    if image.name.lower().endswith(NIFTI):
+        check_volume(image, whole=False)
+        header: Any = nibabel.load(image)  # type: ignore[attr-defined]
+        return header.shape[:3], np.asarray(header.affine)
     volume = read(image)
     return volume.array.shape, volume.affine
 
@@ -195,7 +188,7 @@ def _digest(*parts: str) -> str:
 
 
 def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
-    file = Path(cache_dir) / CACHE_FILE if cache_dir is not None else None
+    file = Path(cache_dir).expanduser() / CACHE_FILE if cache_dir is not None else None
     if file is None or not file.is_file():
         return {}
     try:
@@ -207,7 +200,7 @@ def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
 def _write_cache(cache_dir: PathLike | None, scans: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     if cache_dir is None or all(known.get(stamp) == scan for stamp, scan in scans.items()):
         return
-    folder = Path(cache_dir)
+    folder = Path(cache_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{CACHE_FILE}.{os.getpid()}"
     temporary.write_text(json.dumps({**_read_cache(cache_dir), **scans}))

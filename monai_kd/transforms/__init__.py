@@ -21,6 +21,7 @@ from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
 from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
 from monai_kd.transforms.load_soft_label import LoadSoftLabeld
+from monai_kd.transforms.load_volume import LoadVolume, LoadVolumed
 from monai_kd.transforms.rand_hue import RandHued
 from monai_kd.transforms.rand_perspective import RandPerspectived
 from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
@@ -38,6 +39,8 @@ __all__ = [
     "LoadSlice",
     "LoadSliced",
     "LoadSoftLabeld",
+    "LoadVolume",
+    "LoadVolumed",
     "RandBoundaryTransform",
     "RandBoundaryTransformd",
     "RandHued",
