@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,7 +25,9 @@ from monai.config import PathLike
 from nibabel.filebasedimages import ImageFileError
 
 from monai_kd.data.folder_cases import SUFFIXES
-from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
+from monai_kd.transforms.dicom_files import dicom_files, log_passed_over, passed_over_text
+from monai_kd.transforms.dicom_series import DicomSeries
+from monai_kd.transforms.dicom_series_reader import is_read_first
 
 
 def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
@@ -35,6 +38,10 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
     A case is named after its path below the folder, with ``_`` between the parts and without suffix, so that KiTS19's
     ``case_00000/imaging.nii.gz`` and ``case_00001/imaging.nii.gz``, or two series whose slices have the same names,
     stay apart.
+
+    The slices of each DICOM series are compared, so that what :py:class:`monai.transforms.LoadImage` reads later is the
+    volume that the files describe (see :py:class:`monai_kd.transforms.DicomSeriesReader`). Objects of other kinds, such
+    as structure sets, segmentations, reports and captures, are passed over; one line of the log counts them.
 
     Args:
         path: one volume file, the folder of one DICOM series, or a folder that holds any number of them. Hidden files
@@ -47,8 +54,8 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError: when there is no such path, or no volume below it.
-        ValueError: when a folder holds slices of several series, a slice is missing or doubled, a file cannot be read
-            or has not three axes, or two volumes would have one name.
+        ValueError: when the slices in a folder are not one whole volume of one series, a file cannot be read or has
+            not three axes, two volumes would have one name, or ``MONAI_DICOM_READER`` asks for another reader.
 
     Example::
 
@@ -59,19 +66,20 @@ def find_volumes(path: PathLike, pattern: str = "*") -> list[dict[str, str]]:
     if not root.exists():
         raise FileNotFoundError(f"`path` must be a volume or a folder of volumes, but got {root}, which is not there.")
     items: dict[str, str] = {}
-    for volume in [root] if _is_volume_file(root) else _below(root):
-        if not fnmatch(volume.name, pattern):
-            continue
+    passed_over: Counter[str] = Counter()
+    for volume in [root] if _is_volume_file(root) else _below(root, pattern, passed_over):
         name = _name(volume, root)
         if name in items:
             raise ValueError(f"volumes must have different names, but got `{name}` for {items[name]} and {volume}.")
         if volume.is_file():
             _check_axes(volume)
         items[name] = str(volume)
+    log_passed_over(passed_over, str(root))
     if not items:
+        others = f", only {passed_over_text(passed_over)}" if passed_over else ""
         raise FileNotFoundError(
             f"`path` must hold volumes ({', '.join(SUFFIXES)}, or DICOM slices) that match {pattern!r}, "
-            f"but got none in {root}; of a DICOM series give the folder, not a slice."
+            f"but got none in {root}{others}; of a DICOM series give the folder, not a slice."
         )
     return [{"image": image, "case": name} for name, image in items.items()]
 
@@ -106,7 +114,7 @@ def _itk_shape(path: Path) -> tuple[int, ...]:
     return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
 
 
-def _below(root: Path) -> Iterator[Path]:
+def _below(root: Path, pattern: str, passed_over: Counter[str]) -> Iterator[Path]:
     seen: set[str] = set()  # links may lead in circles
     for folder, inner, names in os.walk(root, followlinks=True):
         if os.path.realpath(folder) in seen:
@@ -114,17 +122,35 @@ def _below(root: Path) -> Iterator[Path]:
             continue
         seen.add(os.path.realpath(folder))
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        paths = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        paths = [Path(folder, name) for name in sorted(names)]
         files = [path for path in paths if path.is_file()]  # and no link to nowhere
-        if _is_dicom_series([file for file in files if not _is_volume_file(file)]):
+        others = [file for file in files if not _is_volume_file(file)]
+        if _matches(Path(folder), pattern) and _is_dicom_series(Path(folder), others, passed_over):
             yield Path(folder)
-        yield from (file for file in files if _is_volume_file(file))
+        for file in files:
+            if _is_volume_file(file) and not file.name.startswith(".") and _matches(file, pattern):
+                yield file
 
 
-def _is_dicom_series(files: list[Path]) -> bool:
-    slices = [file for file in files if is_dicom(file)]
-    check_dicom_series(slices)
-    return bool(slices)
+def _matches(path: Path, pattern: str) -> bool:
+    return fnmatch(path.name, pattern)
+
+
+def _is_dicom_series(folder: Path, files: list[Path], passed_over: Counter[str]) -> bool:
+    slices, others = dicom_files(files)
+    passed_over.update(others)
+    if not slices:
+        return False
+    if not is_read_first():
+        raise ValueError(
+            f"a DICOM series must be read by the reader that compares its slices, but got "
+            f"MONAI_DICOM_READER={os.environ.get('MONAI_DICOM_READER')} for {folder}; unset MONAI_DICOM_READER."
+        )
+    try:
+        DicomSeries(slices)
+    except ValueError as error:
+        raise ValueError(f"{error} To leave the folder out, choose others by `pattern`.") from error
+    return True
 
 
 def _name(volume: Path, root: Path) -> str:

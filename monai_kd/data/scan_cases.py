@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -29,10 +30,11 @@ from monai.config import PathLike
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
 from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
+from monai_kd.transforms.dicom_files import log_passed_over
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
 CACHE_FILE = "case_scans.json"
-RULES = "2"  # changes with what is checked, so that results of fewer checks are not taken over
+READER = "3"  # a new number makes scans of an older reader, or of fewer checks, void
 
 
 def scan_cases(
@@ -48,8 +50,8 @@ def scan_cases(
     cannot be used are named in one error.
 
     A case is refused when a file is missing, damaged (compressed files are read to their checksum) or cannot be read,
-    when image and label differ in shape or affine, when the affine is not invertible, and when the image is not in HU. Slices are numbered as
-    :py:class:`monai_kd.transforms.LoadSlice` numbers them.
+    when image and label differ in shape or affine, when the affine is not invertible, and when the image is not in HU.
+    Slices are numbered as :py:class:`monai_kd.transforms.LoadSlice` numbers them.
 
     Args:
         cases: items with the keys "image" and, if there is one, "label" (paths) and "case" (name).
@@ -84,6 +86,10 @@ def scan_cases(
     with ThreadPool(max(1, num_workers)) as pool:
         results = list(progress_bar(pool.imap(scanner, cases), "Scanning cases", len(cases), progress))
     problems = [f"\n  {case_name(case)}: {r['problem']}" for case, r in zip(cases, results) if "problem" in r]
+    passed_over: Counter[str] = Counter()
+    for result in results:
+        passed_over.update(result.get("passed_over", {}))
+    log_passed_over(passed_over, f"{len(cases)} cases")
     _write_cache(cache_dir, {r["stamp"]: r for r in results if "problem" not in r}, known)
     if problems:
         raise ValueError(
@@ -121,7 +127,7 @@ class _Scanner:
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
             return {"problem": f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there"}
-        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key), RULES)
+        stamp = _digest(*(f"{path.resolve()}-{_state(path)}" for path in paths), str(self.geometry_key), READER)
         if stamp in self.known and self.known[stamp]["checked"] >= self.check_images:
             return dict(self.known[stamp])
         try:
@@ -133,7 +139,13 @@ class _Scanner:
     def _scan(self, image: Path, label: Path | None = None) -> dict[str, Any]:
         if not hasattr(self.local, "reader"):
             self.local.reader = LoadSlice(num_volumes=1)
-        read = self.local.reader.volume
+        passed_over: Counter[str] = Counter()
+
+        def read(path: Path) -> Volume:
+            volume = self.local.reader.volume(path)
+            passed_over.update(volume.passed_over or {})
+            return volume
+
         if self.check_images:
             volume = read(image)
             problem = hounsfield_problem(*volume.value_range)
@@ -148,7 +160,11 @@ class _Scanner:
             check_grids(shape, affine, volume.array.shape, volume.affine, self.geometry_key is None)
             where = _slices_of_labels(volume._replace(affine=affine))
         axis, _ = Volume(None, affine, (0, 0)).axial
-        return {"num_slices": int(shape[axis]), "labels": {str(value): where[value] for value in where}}
+        return {
+            "num_slices": int(shape[axis]),
+            "labels": {str(value): where[value] for value in where},
+            "passed_over": dict(passed_over),
+        }
 
 
 def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
@@ -178,7 +194,7 @@ def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
 
 
 def _state(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(file for file in path.iterdir() if file.exists()) if path.is_dir() else [path]
     states = [file.stat() for file in files]
     return _digest(*(f"{file.name}-{state.st_size}-{state.st_mtime_ns}" for file, state in zip(files, states)))
 

@@ -17,6 +17,7 @@ from monai_kd.transforms.boundary_transform import RandBoundaryTransform, RandBo
 from monai_kd.transforms.check_hounsfield import check_hounsfield, hounsfield_problem, hounsfield_range
 from monai_kd.transforms.copy_affine import CopyAffined
 from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
+from monai_kd.transforms.dicom_series_reader import DicomSeriesReader, register_dicom_series_reader
 from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
 from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
@@ -32,6 +33,7 @@ __all__ = [
     "CTWindow",
     "CTWindowd",
     "CopyAffined",
+    "DicomSeriesReader",
     "LoadMask",
     "LoadMaskd",
     "LoadRGB",
@@ -51,3 +53,5 @@ __all__ = [
     "hounsfield_range",
     "task_labels",
 ]
+
+register_dicom_series_reader()

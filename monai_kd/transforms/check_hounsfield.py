@@ -26,8 +26,8 @@ LARGEST = 32767.0  # extended CT scale, 16 bits
 
 def hounsfield_range(image: NdarrayOrTensor) -> tuple[float, float]:
     """
-    The lowest and the highest value of a CT image. One padding value below -1100 HU is left out, and so are stray values
-    there, on up to 5 % of the other voxels. In a volume nothing is left out where the rest would hold no tissue.
+    The lowest and the highest value of a CT image. One padding value below -1100 HU is left out, and so are stray
+    values there, on up to 5 % of the other voxels. In a volume nothing is left out where the rest would hold no tissue.
 
     Args:
         image: array or tensor of any shape, at least one value.
@@ -62,7 +62,8 @@ def check_hounsfield(
 
     What is refused: values that are not finite, values scaled to [0, 1] or [-1, 1], values beyond 16 bits, images
     without a single value below -20, which are standardised, 8-bit, or stored values whose RescaleIntercept was not
-    applied, and images with more than padding below -1100, whose RescaleIntercept was applied twice. One constant value proves nothing and passes: a slice of air or padding is legitimate.
+    applied, and images with more than padding below -1100, whose RescaleIntercept was applied twice. One constant value
+    proves nothing and passes: a slice of air or padding is legitimate.
 
     A small region inside an organ has neither air nor fat although it is in HU. Therefore the last rule looks at
     ``value_range`` where the range of the whole volume is known, and is skipped for a region that is known to be cut

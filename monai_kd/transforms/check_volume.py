@@ -83,9 +83,7 @@ def check_affine(affine: np.ndarray) -> None:
         >>> check_affine(np.eye(4))
     """
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ValueError(
-            f"the affine must be finite and invertible, but got {affine[:3].tolist()}; repair the header."
-        )
+        raise ValueError(f"the affine must be finite and invertible, but got {affine[:3].tolist()}; repair the header.")
 
 
 def check_grids(

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +24,25 @@ import numpy as np
 import torch
 from monai.config import DtypeLike, KeysCollection, PathLike
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Orientation, SqueezeDim, Transform
+from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, Transform
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
 from monai_kd.transforms.check_hounsfield import PADDING, hounsfield_range
 from monai_kd.transforms.check_volume import check_affine, check_one_place, check_volume
-from monai_kd.transforms.load_volume import LoadVolume, check_geometry_key, existing, unreadable
+from monai_kd.transforms.dicom_series import DicomSeries
+from monai_kd.transforms.load_volume import check_geometry_key, existing, is_series, load_volume, unreadable
 
 
 class Volume(NamedTuple):
-    """A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values."""
+    """
+    A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values.
+    `passed_over` counts the objects that lie beside the slices of a DICOM series, by kind.
+    """
 
     array: Any
     affine: np.ndarray
     value_range: tuple[float, float]
+    passed_over: Counter[str] | None = None
 
     @property
     def axial(self) -> tuple[int, bool]:
@@ -54,13 +59,15 @@ class LoadSlice(Transform):
     ``Orientation("RAS")(LoadImage(ensure_channel_first=True)(filename))[..., index]``. Slice 0 is the one nearest to
     the feet, whatever axis and direction the file stores slices along (KiTS19 stores them on the first axis).
 
-    The volume is read by MONAI's :py:class:`monai.transforms.LoadImage`, and the last few are kept, so that reading
-    slice after slice of a case decodes its volume once. Of an uncompressed NIfTI file only the slice is read. No slice
+    The volume is read by MONAI's :py:class:`monai.transforms.LoadImage`, a DICOM series by
+    :py:class:`monai_kd.transforms.DicomSeriesReader`. The last few are kept, so that reading slice after slice of a
+    case decodes its volume once. Of an uncompressed NIfTI file only the slice is read. No slice
     is ever written. Each process keeps volumes of its own; a pickled or copied transform keeps none.
 
     Args:
-        reader: MONAI reader for DICOM series ("ITKReader", "PydicomReader"); default: the first one installed, ITK
-            before pydicom. All other formats are read by the reader that MONAI takes for their suffix.
+        reader: another MONAI reader for DICOM series ("ITKReader", "PydicomReader"), whose result must have the
+            geometry of the files; default: ours. All other formats are read by the reader that MONAI takes for their
+            suffix.
         dtype: data type of the slice.
         num_volumes: how many volumes are kept in memory, at least 1; one of LiTS takes up to 0.5 GB.
 
@@ -117,18 +124,22 @@ class LoadSlice(Transform):
             return self._volumes[key]
 
     def _read(self, path: Path) -> Volume:
-        if path.suffix.lower() == ".nii":
-            try:
-                return _lazy_nifti(path)
-            except Exception as error:
-                raise unreadable(path, error) from error
-        return self._decode(path)
+        try:
+            return _lazy_nifti(path) if path.suffix.lower() == ".nii" else self._decode(path)
+        except Exception as error:
+            raise unreadable(path, error) from error
 
     def _decode(self, path: Path) -> Volume:
-        image = LoadVolume(self.reader, dtype=None)(path)
-        array = convert_to_numpy(image)[0]
-        array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
-        return Volume(array, convert_to_numpy(image.affine), hounsfield_range(array))
+        if not is_series(path):
+            array, affine = _content(load_volume(path, dtype=None))
+            return Volume(array, affine, hounsfield_range(array))
+        series = DicomSeries.of_path(path)
+        if self.reader is None:
+            array, affine = series.array(), series.affine
+        else:
+            array, affine = _content(LoadImage(self.reader, dtype=None, ensure_channel_first=True)(path))
+            _check_geometry(series, array, affine, self.reader)
+        return Volume(array, affine, hounsfield_range(array), series.passed_over)
 
     def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
         """
@@ -220,6 +231,35 @@ def _joined(volume: tuple[float, float], section: tuple[float, float]) -> tuple[
     """One slice may hold padding and air alone, so that its lowest value says nothing of the volume."""
     low = max(section[0], PADDING) if np.isfinite(section[0]) else section[0]
     return min(volume[0], low), max(volume[1], section[1])
+
+
+def _check_geometry(series: DicomSeries, array: np.ndarray, affine: np.ndarray, reader: str) -> None:
+    """Whether a reader gives the volume that the files describe, whatever the order and direction of its axes."""
+    expected = _canonical(series.shape, series.affine)
+    found = _canonical(array.shape, affine)
+    if expected[0] != found[0] or not np.allclose(expected[1], found[1], atol=0.01):
+        raise ValueError(
+            f"`reader` must read the series as its files say, shape {expected[0]} and affine "
+            f"{np.round(expected[1][:3], 3).tolist()}, but {reader} gives {found[0]} and "
+            f"{np.round(found[1][:3], 3).tolist()}; leave `reader` out."
+        )
+
+
+def _canonical(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    orientation = nibabel.io_orientation(affine)
+    turned = affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+    size = [0, 0, 0]
+    for axis, (target, _) in enumerate(orientation):
+        size[int(target)] = shape[axis]
+    return tuple(size), turned
+
+
+def _content(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
+    array = convert_to_numpy(image)[0]
+    array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
+    return array, convert_to_numpy(image.affine)
 
 
 def _lazy_nifti(path: Path) -> Volume:

@@ -21,13 +21,14 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import DtypeLike, KeysCollection, PathLike
-from monai.data.image_reader import NibabelReader
+from monai.data.image_reader import ImageReader, NibabelReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Transform
 from monai.utils import ensure_tuple, ensure_tuple_rep
 
-from monai_kd.transforms.check_dicom_series import check_dicom_series, is_dicom
 from monai_kd.transforms.check_volume import NIFTI, check_one_place, check_volume
+from monai_kd.transforms.dicom_files import is_dicom
+from monai_kd.transforms.dicom_series_reader import DicomSeriesReader
 
 
 class SformReader(NibabelReader):
@@ -52,12 +53,11 @@ class LoadVolume(Transform):
     """
     Reads a CT volume or its label, whole: what MONAI's ``LoadImage(ensure_channel_first=True)`` gives, with these
     differences. Every error names the file. Compressed files are read to their checksum, a file of colours, vectors or
-    other than three axes is refused, and so is a DICOM folder that is not one whole series. NIfTI files have nibabel's
+    other than three axes is refused, and so is a DICOM folder that is not one whole series
+    (:py:class:`~monai_kd.transforms.DicomSeriesReader`). NIfTI files have nibabel's
     affine (:py:class:`SformReader`). Axes of length one behind the third are dropped.
 
     Args:
-        reader: MONAI reader for DICOM series ("ITKReader", "PydicomReader"); default: the first one installed. All
-            other formats are read by the reader that MONAI takes for their suffix.
         dtype: data type; None for the file's own.
 
     Shapes: (1, X, Y, Z), a MetaTensor with MONAI's meta data.
@@ -74,8 +74,7 @@ class LoadVolume(Transform):
         FileNotFoundError: `filename` must be a file or a DICOM folder, but got ct.nii.gz, which is not there.
     """
 
-    def __init__(self, reader: str | None = None, dtype: DtypeLike = np.float32) -> None:
-        self.reader = reader
+    def __init__(self, dtype: DtypeLike = np.float32) -> None:
         self.dtype = dtype
 
     def __call__(self, filename: PathLike) -> MetaTensor:
@@ -85,21 +84,9 @@ class LoadVolume(Transform):
         """
         path = existing(filename)
         try:
-            return self._read(path)
+            return load_volume(path, self.dtype)
         except Exception as error:
             raise unreadable(path, error) from error
-
-    def _read(self, path: Path) -> MetaTensor:
-        if path.is_dir():
-            check_dicom_series([file for file in sorted(path.iterdir()) if file.is_file() and is_dicom(file)])
-        is_series = path.is_dir() or path.suffix.lower() in ("", ".dcm")
-        if not is_series:
-            check_volume(path)
-        load = LoadImage(self.reader if is_series else None, dtype=self.dtype, ensure_channel_first=True)
-        image = load(path, SformReader() if path.name.lower().endswith(NIFTI) else None)
-        if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
-        return image
 
 
 class LoadVolumed(MapTransform):
@@ -111,7 +98,6 @@ class LoadVolumed(MapTransform):
         keys: keys of the paths, the image first.
         geometry_key: one of `keys` whose affine holds for all where the arrays correspond although the headers do not
             say so (LiTS as published: "image"); default: affines must agree to 1e-3 mm.
-        reader: see :py:class:`LoadVolume`.
         dtype: data type, one for all or one for each key.
         allow_missing_keys: whether a missing key is no error.
 
@@ -131,7 +117,6 @@ class LoadVolumed(MapTransform):
         self,
         keys: KeysCollection,
         geometry_key: str | None = None,
-        reader: str | None = None,
         dtype: DtypeLike | list[DtypeLike] = np.float32,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -139,7 +124,7 @@ class LoadVolumed(MapTransform):
         check_geometry_key(geometry_key, self.keys)
         self.geometry_key = geometry_key
         dtypes = ensure_tuple_rep(dtype, len(self.keys))
-        self.loaders = {key: LoadVolume(reader, one) for key, one in zip(self.keys, dtypes)}
+        self.loaders = {key: LoadVolume(one) for key, one in zip(self.keys, dtypes)}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -151,6 +136,25 @@ class LoadVolumed(MapTransform):
         for key in grids if self.geometry_key is not None else ():
             d[key].affine = torch.as_tensor(d[self.geometry_key].affine).clone()
         return d
+
+
+def load_volume(path: Path, dtype: DtypeLike) -> MetaTensor:
+    """What :py:class:`LoadVolume` returns, with errors that do not name the file."""
+    reader: ImageReader | None = None
+    if is_series(path):
+        reader = DicomSeriesReader()
+    else:
+        check_volume(path)
+        reader = SformReader() if path.name.lower().endswith(NIFTI) else None
+    image = LoadImage(dtype=dtype, ensure_channel_first=True)(path, reader)
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
+    return image
+
+
+def is_series(path: Path) -> bool:
+    """Whether it is a folder, which holds one DICOM series, or a DICOM file."""
+    return path.is_dir() or (path.suffix.lower() in ("", ".dcm") and is_dicom(path))
 
 
 def check_geometry_key(geometry_key: str | None, keys: Sequence[Hashable]) -> None:
