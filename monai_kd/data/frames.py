@@ -109,15 +109,22 @@ class Frames:
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _, frames in self.by_file():
+            yield from frames
+
+    def by_file(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+        """The name of each file and its frames, so that one that cannot be decoded does not end the others."""
         for name, file in self.files.items():
-            frames = self._video(file) if _is_video(file) else self._pages(file)
-            for number, pixels in frames:
-                if pixels is None:
-                    yield {"image": str(file), "case": name, "frame": 0}
-                    continue
-                case = f"{name}_{number:06d}"
-                image = MetaTensor(torch.from_numpy(pixels), meta={ImageMetaKey.FILENAME_OR_OBJ: str(file)})
-                yield {"image": image, "case": case, "frame": number}
+            yield name, self._frames(name, file)
+
+    def _frames(self, name: str, file: Path) -> Iterator[dict[str, Any]]:
+        for number, pixels in self._video(file) if _is_video(file) else self._pages(file):
+            if pixels is None:
+                yield {"image": str(file), "case": name, "frame": 0}
+                continue
+            case = f"{name}_{number:06d}"
+            image = MetaTensor(torch.from_numpy(pixels), meta={ImageMetaKey.FILENAME_OR_OBJ: str(file)})
+            yield {"image": image, "case": case, "frame": number}
 
     def _pages(self, file: Path) -> Iterator[tuple[int, np.ndarray | None]]:
         try:
