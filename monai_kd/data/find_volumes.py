@@ -27,6 +27,7 @@ from monai.config import PathLike
 from monai.data.image_reader import NibabelReader
 
 from monai_kd.data.folder_cases import SUFFIXES
+from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.same_name import same_name
 from monai_kd.transforms.check_volume import NIFTI, check_volume
 from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, log_passed_over, passed_over_text
@@ -107,12 +108,12 @@ def _is_volume_file(path: Path) -> bool:
 def _refuse_unreadable(volumes: list[Path], known: dict[Path, str]) -> None:
     with ThreadPool(4) as pool:
         found = pool.map(lambda volume: known.get(volume) or _problem(volume), volumes)
-    problems = [problem for problem in found if problem]
+    problems = {str(volume): problem for volume, problem in zip(volumes, found) if problem}
     if len(problems) == 1:
-        raise ValueError(problems[0])
+        raise ValueError(*problems.values())
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ValueError(f"{len(problems)} of {len(volumes)} volumes cannot be used; repair or move them:{lines}")
+        count = f"{len(problems)} of {len(volumes)}"
+        raise ValueError(f"{count} volumes cannot be used; repair or move them:{problem_lines(problems)}")
 
 
 def _problem(path: Path) -> str | None:

@@ -27,7 +27,8 @@ from monai.data.meta_tensor import MetaTensor
 from monai.utils import ImageMetaKey, OptionalImportError
 from PIL import Image
 
-from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES, natural_order
+from monai_kd.data.endoscopy_cases import natural_order
+from monai_kd.data.photo_pairs import PHOTO_SUFFIXES
 from monai_kd.transforms.load_rgb import rgb_pixels
 
 PAGED_SUFFIXES = (*PHOTO_SUFFIXES, ".gif")

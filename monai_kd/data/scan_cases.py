@@ -27,6 +27,7 @@ import nibabel
 import numpy as np
 from monai.config import PathLike
 
+from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
 from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
@@ -85,7 +86,7 @@ def scan_cases(
     scanner = _Scanner(geometry_key, check_images, known)
     with ThreadPool(max(1, num_workers)) as pool:
         results = list(progress_bar(pool.imap(scanner, cases), "Scanning cases", len(cases), progress))
-    problems = [f"\n  {case_name(case)}: {r['problem']}" for case, r in zip(cases, results) if "problem" in r]
+    problems = [(case_name(case), r["problem"]) for case, r in zip(cases, results) if "problem" in r]
     passed_over: Counter[str] = Counter()
     for result in results:
         passed_over.update(result.get("passed_over", {}))
@@ -94,7 +95,7 @@ def scan_cases(
     if problems:
         raise ValueError(
             f"{len(problems)} of {len(cases)} cases cannot be used; repair them or leave them out (`exclude`):"
-            + "".join(problems)
+            f"{problem_lines(dict(problems))}"
         )
     return [
         {

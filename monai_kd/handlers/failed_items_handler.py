@@ -55,10 +55,9 @@ class FailedItemsHandler:
     def _refuse(self, engine: Any) -> None:
         failures = self.dataset.failures()
         if failures:
-            engine.state.batch = None
-            done = engine.state.iteration
+            engine.state.batch = None  # no item is at fault
             raise RuntimeError(
-                f"{len(failures)} files or frames could not be read, {done} others are done; "
+                f"{len(failures)} files or frames could not be read, what else there is is done; "
                 f"repair or remove them and run again:{_lines(failures)}"
             )
 
