@@ -25,14 +25,11 @@ from typing import NamedTuple
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import PHOTO_SUFFIXES, refuse_unusable
+from monai_kd.data.photo_pairs import IMAGE_FOLDER, MASK_FOLDER, PHOTO_SUFFIXES, refuse_unusable
 from monai_kd.data.same_name import same_name
 
 logger = logging.getLogger(__name__)
-PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
-IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
 SEQUENCE_FOLDER = re.compile(r"seq(uence)?_?\d+", re.IGNORECASE)  # PolypGen, EndoCV2022
-MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 # first frame of each video sequence of CVC-ClinicDB, from the README that comes with it
 CLINICDB = (
     *(1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298),

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -131,12 +132,14 @@ def _problem(path: Path) -> str | None:
 
 
 def _check_affine_of_monai(path: Path) -> None:
-    affines = [np.asarray(image.affine) for image in (nibabel.load(path), NibabelReader().read(path))]  # type: ignore[attr-defined]
-    if not np.allclose(*affines, atol=1e-3):
-        spacings = [np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist() for affine in affines]
+    image: Any = nibabel.load(path)
+    own, of_monai = (np.asarray(each.affine) for each in (image, NibabelReader().read(path)))
+    if not np.allclose(own, of_monai, atol=1e-3):
+        spacings = [np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist() for affine in (own, of_monai)]
         raise ValueError(
-            f"its sform and `pixdim` must agree, but got spacings {spacings[0]} and {spacings[1]}, of which MONAI takes "
-            "the second; write the header anew, or load it by `monai_kd.transforms.LoadVolumed` with `check=False` here."
+            f"its sform and `pixdim` must agree, but got spacings {spacings[0]} and {spacings[1]}, of which MONAI "
+            "takes the second; write the header anew, or load it by `monai_kd.transforms.LoadVolumed` with "
+            "`check=False` here."
         )
 
 

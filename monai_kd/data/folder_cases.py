@@ -40,8 +40,8 @@ def folder_cases(
 
     A file ``cases.json`` may name the split of each case: a list of ``{"case": stem, "split": name}``, or such a list
     under "cases". It must name existing cases of the split that is asked for, each case once, and no split that looks
-    misspelt; images that it does not name are counted in the log. For a list in the form of the Medical Segmentation Decathlon use
-    :py:func:`monai.data.load_decathlon_datalist`.
+    misspelt. Images that it does not name are counted in the log. For a list in the form of the Medical Segmentation
+    Decathlon use :py:func:`monai.data.load_decathlon_datalist`.
 
     Args:
         folder: the folder that holds them.

@@ -75,7 +75,9 @@ def kits19_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] 
             "the challenge's repository downloads them with its `get_imaging` script."
         )
     if not items:
-        there = f"{len(cases)} cases {'without' if split == 'train' else 'with'} {' or '.join(LABELS)} in " if cases else ""
+        there = (
+            f"{len(cases)} cases {'without' if split == 'train' else 'with'} {' or '.join(LABELS)} in " if cases else ""
+        )
         raise FileNotFoundError(
             f"`folder` must hold case_00000 and so on of KiTS19's {split} set, in {', '.join(PLACES)} or itself, "
             f"but got {there}{folder}."

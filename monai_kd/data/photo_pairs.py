@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -25,6 +26,9 @@ from monai_kd.transforms.load_mask import mask_pixels
 from monai_kd.transforms.open_photo import check_depth, open_photo
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
+IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 
 
 def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, str], root: Path, check: bool) -> None:
@@ -49,7 +53,8 @@ def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, s
         some = f"{next(iter(found))!r}{', ...' if len(found) > 1 else ''}"
         raise ValueError(
             f"{len(found)} images in {root} cannot be used; repair them or leave them out with exclude=[{some}] in the "
-            f"call that lists them, which in a bundle is `cases`, `test_cases` or `split` of configs/train.yaml:{problem_lines(found)}"
+            "call that lists them, which in a bundle is `cases`, `test_cases` or `split` of configs/train.yaml:"
+            f"{problem_lines(found)}"
         )
 
 

@@ -188,7 +188,7 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
 def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
     if image.name.lower().endswith(NIFTI):
         check_volume(image, whole=False)
-        header: Any = nibabel.load(image)  # type: ignore[attr-defined]
+        header: Any = nibabel.load(image)
         return header.shape[:3], np.asarray(header.affine)
     volume = read(image)
     return volume.array.shape, volume.affine

@@ -57,7 +57,7 @@ class FailedItemsHandler:
         if failures:
             engine.state.batch = None  # no item is at fault
             raise RuntimeError(
-                f"{len(failures)} files or frames could not be read, what else there is is done; "
+                f"{len(failures)} files or frames could not be read, all others are done; "
                 f"repair or remove them and run again:{_lines(failures)}"
             )
 

@@ -63,12 +63,12 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
         >>> read_cases(path)[0].metrics
         {'dice': 0.9}
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"`path` must be a cases.csv that an evaluation wrote, but got {path}, which is not there."
         )
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
         if missing:

@@ -25,6 +25,7 @@ from monai_kd.transforms.load_soft_label import LoadSoftLabeld
 from monai_kd.transforms.load_volume import LoadVolume, LoadVolumed
 from monai_kd.transforms.rand_hue import RandHued
 from monai_kd.transforms.rand_perspective import RandPerspectived
+from monai_kd.transforms.same_size import SameSized
 from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "RandBoundaryTransformd",
     "RandHued",
     "RandPerspectived",
+    "SameSized",
     "TaskLabeld",
     "check_hounsfield",
     "hounsfield_problem",

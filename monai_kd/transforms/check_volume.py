@@ -153,13 +153,13 @@ def check_one_place(
 
 
 def _check_nifti(path: Path, whole: bool) -> None:
-    image = nibabel.load(path)  # type: ignore[attr-defined]
-    kind = image.get_data_dtype()  # type: ignore[attr-defined]
+    image: Any = nibabel.load(path)
+    kind = image.get_data_dtype()
     if kind.fields is not None or kind.kind == "c":
         raise ValueError(f"it must hold one real number a voxel, but got {'colours' if kind.fields else kind.name}.")
-    _check_axes(image.shape, trailing=True)  # type: ignore[attr-defined]
-    check_affine(np.asarray(image.affine))  # type: ignore[attr-defined]
-    data = image.dataobj  # type: ignore[attr-defined]
+    _check_axes(image.shape, trailing=True)
+    check_affine(np.asarray(image.affine))
+    data = image.dataobj
     needed = int(data.offset + np.prod(data.shape, dtype=np.int64) * data.dtype.itemsize)
     compressed = path.name.lower().endswith(".gz")
     if compressed and not whole:

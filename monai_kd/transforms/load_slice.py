@@ -264,7 +264,7 @@ def _content(image: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _lazy_nifti(path: Path) -> Volume:
     check_volume(path)
-    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    image: Any = nibabel.load(path)
     if len(image.shape) > 3:
         image = nibabel.squeeze_image(image)
     few = np.linspace(0, image.shape[2] - 1, 5).astype(int)  # enough to see air or fat, and that the file is whole

@@ -45,8 +45,8 @@ class SformReader(NibabelReader):
             kwargs: of ``nibabel.load``.
         """
         self.filenames = ensure_tuple(data)
-        image = nibabel.load(self.filenames[0], **self.kwargs, **kwargs)  # type: ignore[attr-defined]
-        return nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # type: ignore[attr-defined]
+        image: Any = nibabel.load(self.filenames[0], **self.kwargs, **kwargs)
+        return nibabel.squeeze_image(image) if len(image.shape) > 3 else image
 
 
 class LoadVolume(Transform):
