@@ -181,9 +181,7 @@ def _has_pages(file: Path) -> bool:
         return False
 
 
-def frames(
-    files: dict[str, Path], step: int = 1, failed: list[str] | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
+def frames(files: dict[str, Path], step: int = 1, failed: list[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """
     Name and pixels, (3, H, W) in [0, 1], of each picture and of every `step`-th frame of a video or page. What cannot
     be read is an error, or goes to the list `failed`.

@@ -299,3 +299,10 @@ def test_truncated_uncompressed_file_is_refused(tmp_path):
     (tmp_path / "ct.nii").write_bytes(content[:-8])
     with pytest.raises(RuntimeError, match="ct.nii cannot be read"):
         LoadSlice()(path, 0)
+
+
+def test_slice_of_air_and_padding_in_a_right_volume_passes(tmp_path):
+    array = volume((16, 16, 9))
+    array[..., 8] = -1000
+    array[:8, :, 8] = -2000
+    assert CTWindow()(LoadSlice()(save(array, tmp_path / "ct.nii"), 8)).max() <= 1
