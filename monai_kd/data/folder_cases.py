@@ -152,4 +152,5 @@ def _is_misspelt(name: str, splits: set[str]) -> bool:
     if name != name.strip() or len(twins) > 1:
         return True
     longer = plain.startswith(SPLITS) or plain.endswith(SPLITS)  # trainval, testA
-    return plain.isalpha() and not longer and bool(difflib.get_close_matches(plain, SPLITS, cutoff=0.75))
+    close = difflib.get_close_matches(plain, SPLITS, cutoff=0.9 if longer else 0.75)
+    return plain.isalpha() and plain not in SPLITS and bool(close)

@@ -149,10 +149,14 @@ def check_one_place(
         try:
             check_grids(*grids[image], *grids[label], same_affine)
         except ValueError as error:
-            raise ValueError(f"{error} ({data[image]}, {data[label]})") from error
+            raise ValueError(f"{str(error).rstrip('.')} ({data[image]}, {data[label]}).") from error
 
 
 def _check_nifti(path: Path, whole: bool) -> None:
+    compressed = path.name.lower().endswith(".gz")
+    found = path.stat().st_size
+    if compressed and whole:
+        found = _inflate(path, 0)
     image: Any = nibabel.load(path)
     kind = image.get_data_dtype()
     if kind.fields is not None or kind.kind == "c":
@@ -161,11 +165,7 @@ def _check_nifti(path: Path, whole: bool) -> None:
     check_affine(np.asarray(image.affine))
     data = image.dataobj
     needed = int(data.offset + np.prod(data.shape, dtype=np.int64) * data.dtype.itemsize)
-    compressed = path.name.lower().endswith(".gz")
-    if compressed and not whole:
-        return
-    found = _inflate(path, 0) if compressed else path.stat().st_size
-    if found < needed:
+    if found < needed and (whole or not compressed):
         raise ValueError(f"it is truncated, it holds {found} of {needed} bytes; copy it once more.")
 
 

@@ -208,7 +208,7 @@ def test_damaged_series_among_others_is_listed_where_asked(tmp_path):
     touch(tmp_path / "a.nii")
     for path in series(tmp_path / "other", "two").iterdir():
         shutil.copy(path, series(tmp_path / "ct") / f"two_{path.name}")
-    assert set(item["case"] for item in find_volumes(tmp_path, check=False)) == {"a", "ct", "other"}
+    assert {item["case"] for item in find_volumes(tmp_path, check=False)} == {"a", "ct", "other"}
 
 
 def test_names_of_macos_match(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 
@@ -36,21 +37,21 @@ def evaluator(values, network=None, strict=False):
         val_handlers=[FailedItemsHandler(dataset)],
     )
     done = []
-    engine.add_event_handler("iteration_completed", lambda engine: done.append(engine.state.output[0]["pred"].max()))
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: done.append(engine.state.output[0]["pred"].max())
+    )
     return engine, done
 
 
 def test_all_others_are_done_before_the_error():
     engine, done = evaluator([1, -1, 2, -1, 3])
-    for _ in range(2):  # the list starts anew with each run
-        del done[:]
-        with pytest.raises(RuntimeError, match="^2 files or frames could not be read, all others are done;") as caught:
-            engine.run()
-        assert str(caught.value).splitlines()[1:] == [
-            "  case1: ValueError: negative in case1.png",
-            "  case3: ValueError: negative in case3.png",
-        ]
-        assert [int(value) for value in done] == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="^2 files or frames could not be read, all others are done;") as caught:
+        engine.run()
+    assert str(caught.value).splitlines()[1:] == [
+        "  case1: ValueError: negative in case1.png",
+        "  case3: ValueError: negative in case3.png",
+    ]
+    assert [int(value) for value in done] == [1, 2, 3]
 
 
 def test_nothing_to_refuse():
@@ -82,9 +83,8 @@ class Fragile(torch.nn.Module):
 
 def test_error_of_the_network_names_its_item():
     engine, done = evaluator([-1, 1, 2, 3], Fragile())
-    message = (
-        r"the run stopped at `\['case2'\]`|the run stopped at `case2`, RuntimeError: out of memory; before, 1 could"
-    )
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(
+        RuntimeError, match="stopped at `.*case2.*`, RuntimeError: out of memory; before, 1 could not be"
+    ):
         engine.run()
     assert len(done) == 1

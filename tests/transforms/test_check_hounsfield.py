@@ -103,8 +103,9 @@ def body(noise=10.0):
 def test_intercept_applied_twice_is_refused(intercept, noise):
     with pytest.raises(ValueError, match=r"RescaleIntercept was applied twice; take it off once \(add 1024"):
         check_hounsfield(body(noise) + intercept)
-    with pytest.raises(ValueError, match="applied twice"):
-        check_hounsfield(body(noise)[8:24, 8:24, :].round() + intercept - 100, cropped=True)
+    if noise:  # of a part with fat, without air
+        with pytest.raises(ValueError, match="applied twice"):
+            check_hounsfield(body(noise)[4:24, 4:28] + intercept, cropped=True)
     check_hounsfield(body(noise))
 
 
@@ -124,8 +125,8 @@ def test_padding_and_what_resampling_makes_of_it_pass(padding):
     radius = np.hypot(x - 15.5, y - 15.5)
     volume[radius > 15] = padding
     check_hounsfield(volume)
-    rim = (radius > 14.9) & (radius < 15.3)
-    assert 0 < rim.mean() < 0.05
+    rim = (radius > 14.7) & (radius < 15)
+    assert 0.01 < rim.sum() / (radius < 15).sum() < 0.052
     volume[rim] = np.linspace(padding, -1000, int(rim.sum()))[:, None]
     check_hounsfield(volume)
     check_hounsfield(volume[:1])  # padding and air alone
