@@ -70,7 +70,7 @@ setup(
         "pyyaml>=6",
         "fire>=0.7",
         "nibabel>=5.2",
-        "pydicom>=2.4",
+        "pydicom>=3.0",
         "itk>=5.4",
         "scikit-image>=0.22",
         "tqdm>=4.66",

@@ -186,21 +186,18 @@ class _Search:
             if slices:
                 _check_series(folder, slices)
         except ValueError as error:
-            self.problems[folder] = str(error)
+            self.problems[folder] = f"{error} To leave the folder out, choose others by `pattern`."
             return True
         return bool(slices)
 
 
 def _check_series(folder: Path, slices: list[DicomSlice]) -> None:
+    DicomSeries(slices)
     if not is_read_first():
         raise ValueError(
             f"a DICOM series must be read by the reader that compares its slices, but got "
             f"MONAI_DICOM_READER={os.environ.get('MONAI_DICOM_READER')} for {folder}; unset MONAI_DICOM_READER."
         )
-    try:
-        DicomSeries(slices)
-    except ValueError as error:
-        raise ValueError(f"{error} To leave the folder out, choose others by `pattern`.") from error
 
 
 def _is_mask(path: Path) -> bool:

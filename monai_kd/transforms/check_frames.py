@@ -23,6 +23,12 @@ from monai_kd.transforms.dicom_frames import Frame
 
 TOLERANCE = 0.1  # of a voxel
 MOST = 0.3  # of a voxel, however coarsely positions are rounded; a missing slice is off by more
+FIELDS = {
+    "FrameOfReferenceUID": "frame_of_reference",
+    "Rows` and `Columns": "size",
+    "PixelSpacing": "spacing",
+    "ImageOrientationPatient": "orientation",
+}
 
 
 def check_alike(frames: Sequence[Frame]) -> None:
@@ -49,17 +55,11 @@ def check_alike(frames: Sequence[Frame]) -> None:
         _check_same("PixelSpacing", first, frame, np.allclose(first.spacing, frame.spacing, rtol=1e-4, atol=0))
         close = np.allclose(first.orientation, frame.orientation, rtol=0, atol=1e-4)
         _check_same("ImageOrientationPatient", first, frame, close)
-        rescaled = (first.rescale is None) == (frame.rescale is None)
-        _check_same("RescaleSlope", first, frame, rescaled)
-
-
-FIELDS = {
-    "FrameOfReferenceUID": "frame_of_reference",
-    "Rows` and `Columns": "size",
-    "PixelSpacing": "spacing",
-    "ImageOrientationPatient": "orientation",
-    "RescaleSlope": "rescale",
-}
+        if (first.rescale is None) != (frame.rescale is None):
+            raise ValueError(
+                f"all slices of a DICOM series must hold a `RescaleSlope` or none, but got {_text(first.rescale)} in "
+                f"{first.file} and {_text(frame.rescale)} in {frame.file}; repair them or leave the series out."
+            )
 
 
 def _check_same(name: str, first: Frame, frame: Frame, same: bool) -> None:

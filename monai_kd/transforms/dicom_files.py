@@ -29,7 +29,7 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
 )
-APPLE_DOUBLE = "macOS ._ file"
+APPLE_DOUBLE = "macOS ._ files"
 DICOMDIR = "DICOMDIR"
 DEFER_SIZE = 65536  # bytes; a longer value, such as the pixels, is left in the file
 TAGS = (
@@ -122,7 +122,7 @@ def read_dicom(file: Path, pixels: bool = True) -> Any:
         >>> read_dicom(Path("missing.dcm"))
         Traceback (most recent call last):
         ...
-        ValueError: a DICOM file must be readable, but got missing.dcm: ...; copy it again or delete it.
+        ValueError: a DICOM file must be readable, but got missing.dcm: ...; copy it again.
     """
     defer_size = None if pixels else DEFER_SIZE
     try:
@@ -132,7 +132,7 @@ def read_dicom(file: Path, pixels: bool = True) -> Any:
     except Exception as error:  # pydicom raises errors of many classes on damaged files
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"a DICOM file must be readable, but got {file}: {reason[-1]}; copy it again or delete it."
+            f"a DICOM file must be readable, but got {file}: {reason[-1].strip()}; copy it again."
         ) from error
     return dataset
 
@@ -176,7 +176,7 @@ def dicom_files(files: Iterable[Path]) -> DicomFiles:
 
 def holds_ct(folder: Path) -> bool:
     """
-    Whether a folder holds a CT slice, or a damaged file that may have been one.
+    Whether a folder holds a CT slice, or only damaged files that may have been some.
 
     Args:
         folder: an existing folder; those inside it do not count.
@@ -187,15 +187,17 @@ def holds_ct(folder: Path) -> bool:
         >>> holds_ct(Path(tempfile.mkdtemp()))
         False
     """
+    damaged = others = False
     for file in sorted(folder.iterdir()):
         if not file.is_file() or not is_dicom(file):
             continue
         try:
             if not _other_kind(file, read_dicom(file, pixels=False)):
                 return True
+            others = True
         except ValueError:
-            return True
-    return False
+            damaged = True
+    return damaged and not others
 
 
 def passed_over_text(passed_over: Counter[str]) -> str:
@@ -205,9 +207,9 @@ def passed_over_text(passed_over: Counter[str]) -> str:
     Example::
 
         >>> passed_over_text(Counter({"Segmentation": 2, "DICOMDIR": 1}))
-        '1 DICOMDIR, 2 Segmentation'
+        'DICOMDIR (1), Segmentation (2)'
     """
-    return ", ".join(f"{passed_over[kind]} {kind}" for kind in sorted(passed_over))
+    return ", ".join(f"{kind} ({passed_over[kind]})" for kind in sorted(passed_over))
 
 
 def log_passed_over(passed_over: Counter[str], where: str) -> None:
@@ -221,9 +223,7 @@ def _other_kind(file: Path, header: Any) -> str:
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     modality = header.get("Modality")
     if not sop_class and not modality and "Rows" not in header:
-        raise ValueError(
-            f"a DICOM file must name its `SOPClassUID`, but got none in {file}; copy it again or delete it."
-        )
+        raise ValueError(f"a DICOM file must be readable, but {file} names no `SOPClassUID`; copy it again.")
     if sop_class and sop_class not in CT_CLASSES:
         return str(UID(sop_class).name).removesuffix(" Storage")
     if not sop_class and (modality or "CT") != "CT":
@@ -239,4 +239,4 @@ def _refuse_empty(slices: list[DicomSlice], empty: list[Path]) -> None:
     suffixes = {one.file.suffix.lower() for one in slices}
     for file in empty:
         if file.suffix.lower() in suffixes:
-            raise ValueError(f"a DICOM file must be readable, but got {file}: it is empty; copy it again or delete it.")
+            raise ValueError(f"a DICOM file must be readable, but {file} is empty; copy it again.")

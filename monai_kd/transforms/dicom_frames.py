@@ -40,7 +40,7 @@ class Frame(NamedTuple):
     """
 
     file: Path
-    index: int
+    number: int
     series: str
     frame_of_reference: str
     size: tuple[int, int]
@@ -75,8 +75,7 @@ def frames_of(one: DicomSlice) -> Iterator[Frame]:
 
 def count_frames(one: DicomSlice) -> int:
     """The number of frames that a file is to hold."""
-    number = one.header.get("NumberOfFrames")
-    if number is None:
+    if "NumberOfFrames" not in one.header:
         return 1
     return _whole(one, "NumberOfFrames")
 
@@ -89,19 +88,26 @@ def _frame(one: DicomSlice, index: int) -> Frame:
         raise ValueError(
             f"`PixelSpacing` must be above 0, but got {spacing.tolist()} in {one.file}; repair it or leave it out."
         )
-    thickness = _holder(one.header, index, "SliceThickness").get("SliceThickness")
     return Frame(
         file=one.file,
-        index=index,
+        number=index,
         series=str(one.header.get("SeriesInstanceUID", "")),
         frame_of_reference=str(one.header.get("FrameOfReferenceUID", "")),
         size=(_whole(one, "Rows"), _whole(one, "Columns")),
         position=_numbers(one, index, "ImagePositionPatient", 3),
         orientation=orientation,
         spacing=spacing,
-        thickness=None if thickness is None else float(thickness),
+        thickness=_thickness(one, index),
         rescale=_rescale(one, index),
     )
+
+
+def _thickness(one: DicomSlice, index: int) -> float | None:
+    """None where there is no number; a series of many slices needs none."""
+    try:
+        return float(_numbers(one, index, "SliceThickness", 1)[0])
+    except ValueError:
+        return None
 
 
 def _rescale(one: DicomSlice, index: int) -> tuple[float, float] | None:
@@ -111,7 +117,7 @@ def _rescale(one: DicomSlice, index: int) -> tuple[float, float] | None:
             f"{one.file}; leave it out."
         )
     names = ("RescaleSlope", "RescaleIntercept")
-    there = [_holder(one.header, index, name).get(name) is not None for name in names]
+    there = [name in _holder(one.header, index, name) for name in names]
     if not any(there):
         return None
     slope, intercept = (float(_numbers(one, index, name, 1)[0]) for name in names)
@@ -167,7 +173,6 @@ def _whole(one: DicomSlice, name: str) -> int:
         value = 0
     if value < 1:
         raise ValueError(
-            f"a CT slice must hold a whole number above 0 as `{name}`, but got none in {one.file}; copy it again or "
-            "delete it."
+            f"a CT slice must hold a whole number above 0 as `{name}`, but got none in {one.file}; copy it again."
         )
     return value

@@ -20,7 +20,7 @@ from typing import Any
 import itk
 import numpy as np
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from monai_kd.transforms.dicom_files import DicomSlice, read_dicom
 from monai_kd.transforms.dicom_frames import count_frames
@@ -54,21 +54,14 @@ def check_pixels(one: DicomSlice) -> None:
     """
     header = one.header
     if "PixelData" not in header:
-        raise ValueError(
-            f"a CT slice must hold its pixels whole, but got none in {one.file}; copy it again or delete it."
-        )
+        raise ValueError(f"a CT slice must hold its pixels whole, but got none in {one.file}; copy it again.")
     if header.get("SamplesPerPixel", 1) != 1:
         raise ValueError(
             f"a CT slice must hold one value a pixel, but got {header.SamplesPerPixel} in {one.file}; leave it out."
         )
     syntax = _transfer_syntax(header)
-    if not syntax.is_transfer_syntax:
-        raise ValueError(
-            f"a CT slice must have a transfer syntax of the standard, but got {syntax} in {one.file}; convert it."
-        )
-    if syntax.is_encapsulated:
-        _check_decoder(one, syntax)
-    else:
+    _check_decoder(one, syntax)
+    if not syntax.is_encapsulated:
         _check_length(one)
 
 
@@ -90,17 +83,16 @@ def hounsfield_frames(file: Path, size: tuple[int, int], rescales: Sequence[Resc
     dataset = read_dicom(file)
     syntax = _transfer_syntax(dataset)
     dataset.file_meta.TransferSyntaxUID = syntax
-    if not get_decoder(syntax).is_available:
-        values = _decode_by_itk(file)
-        rescales = [None]  # ITK has applied it
-    else:
-        values = _decode(file, dataset)
+    by_itk = _needs_itk(dataset, syntax)
+    values = _decode_by_itk(file, rescales[0]) if by_itk else _decode(file, dataset)
     stack = values.reshape(-1, *values.shape[-2:])
     if stack.shape != (len(rescales), *size):
         raise ValueError(
             f"the pixels of a DICOM file must be {(len(rescales), *size)} as its header says, but got {stack.shape} in "
-            f"{file}; copy it again or delete it."
+            f"{file}; copy it again."
         )
+    if by_itk:  # which has scaled them
+        return [_compact(frame) for frame in stack]
     return [_compact(_scaled(frame, rescale)) for frame, rescale in zip(stack, rescales)]
 
 
@@ -123,25 +115,30 @@ def _check_length(one: DicomSlice) -> None:
         found = min(found, one.file.stat().st_size - element.value_tell)
     if found not in (expected, expected + expected % 2):
         raise ValueError(
-            f"a CT slice must hold its pixels whole, {expected} bytes, but got {found} in {one.file}; copy it again or "
-            "delete it."
+            f"a CT slice must hold its pixels whole, {expected} bytes, but got {found} in {one.file}; copy it again."
         )
 
 
 def _check_decoder(one: DicomSlice, syntax: UID) -> None:
-    decoder = None
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        plugins = "that none offers"
-    else:
+        raise ValueError(
+            f"a CT slice must have a transfer syntax of images, but got {syntax.name} in {one.file}; convert the files."
+        ) from None
+    if _needs_itk(one.header, syntax) and (syntax not in ITK_SYNTAXES or count_frames(one) > 1):
         plugins = " or ".join(decoder.missing_dependencies)
-    by_itk = syntax in ITK_SYNTAXES and count_frames(one) == 1
-    if decoder is None or not (decoder.is_available or by_itk):
         raise ValueError(
             f"the pixels of a CT slice must be decodable, but got {syntax.name} in {one.file}; install a plugin of "
             f"pydicom ({plugins}) or decompress the files."
         )
+
+
+def _needs_itk(header: Any, syntax: UID) -> bool:
+    """Whether no plugin of pydicom decodes a file; Pillow reads JPEG of 8 bits alone."""
+    decoder = get_decoder(syntax)
+    beyond_pillow = syntax == JPEGExtended12Bit and int(header.get("BitsStored") or 0) > 8
+    return not decoder.is_available or (beyond_pillow and decoder.available_plugins == ("pillow",))
 
 
 def _decode(file: Path, dataset: Any) -> np.ndarray:
@@ -150,17 +147,25 @@ def _decode(file: Path, dataset: Any) -> np.ndarray:
     except Exception as error:  # each plugin has errors of its own
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"the pixels of a DICOM file must be decodable, but got {file}: {reason[-1]}; copy it again or delete it."
+            f"the pixels of a DICOM file must be decodable, but got {file}: {reason[-1].strip()}; copy it again."
         ) from error
 
 
-def _decode_by_itk(file: Path) -> np.ndarray:
+def _decode_by_itk(file: Path, rescale: Rescale) -> np.ndarray:
+    reader = itk.GDCMImageIO.New()
     try:
-        return np.asarray(itk.array_from_image(itk.imread(str(file), imageio=itk.GDCMImageIO.New())))
+        values = np.asarray(itk.array_from_image(itk.imread(str(file), imageio=reader)))
     except RuntimeError as error:
         raise ValueError(
-            f"the pixels of a DICOM file must be decodable, but ITK refuses {file}; copy it again or delete it."
+            f"the pixels of a DICOM file must be decodable, but ITK refuses {file}; copy it again."
         ) from error
+    applied = (reader.GetRescaleSlope(), reader.GetRescaleIntercept())
+    if not np.allclose(applied, rescale or (1, 0)):
+        raise ValueError(
+            f"ITK must scale a DICOM file as its header says, but got {applied} instead of {rescale} for {file}; "
+            "decompress it."
+        )
+    return values
 
 
 def _scaled(stored: np.ndarray, rescale: Rescale) -> np.ndarray:

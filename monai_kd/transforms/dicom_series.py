@@ -78,8 +78,8 @@ class DicomSeries:
         slices, passed_over = dicom_files(paths)
         if not slices:
             folder = paths[0].parent if paths else "no files"
-            there = f", only {passed_over_text(passed_over)}" if passed_over else ""
-            raise ValueError(f"a DICOM series must hold CT slices, but got none in {folder}{there}.")
+            there = passed_over_text(passed_over) or "none"
+            raise ValueError(f"a DICOM series must hold CT slices, but got {there} in {folder}; give its folder.")
         return cls(slices, passed_over)
 
     @classmethod
@@ -105,7 +105,7 @@ class DicomSeries:
             places.setdefault(frame.file, []).append(place)
         images: list[np.ndarray] = [np.zeros(0)] * len(self.frames)
         for file, own in places.items():
-            own.sort(key=lambda place: self.frames[place].index)
+            own.sort(key=lambda place: self.frames[place].number)
             rescales = [self.frames[place].rescale for place in own]
             for place, image in zip(own, hounsfield_frames(file, self.frames[0].size, rescales)):
                 images[place] = image

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,25 +54,30 @@ class DicomSeriesReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether all paths are folders with CT slices."""
-        paths = [Path(name) for name in ensure_tuple(filename)]
-        return all(path.is_dir() and holds_ct(path) for path in paths)
+        names = ensure_tuple(filename)
+        if not names or not all(isinstance(name, (str, os.PathLike)) for name in names):
+            return False
+        return all(Path(name).is_dir() and holds_ct(Path(name)) for name in names)
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[DicomSeries]:
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path]:
         """
-        Reads the headers and compares them.
+        Accepts folders with CT slices. LoadImage tries its other readers where this method of a reader that is named
+        fails, so that damaged series are refused later, in :py:meth:`get_data`.
 
         Args:
             data: a folder, or several whose volumes become channels.
             kwargs: none is known.
 
         Raises:
-            ValueError: when a folder does not hold one whole CT series.
+            ValueError: when a path is no folder with CT slices.
         """
-        return [DicomSeries.of_path(path) for path in ensure_tuple(data)]
+        if not self.verify_suffix(data):
+            raise ValueError(f"`data` must be folders with CT slices in DICOM, but got {data}; use another reader.")
+        return [Path(name) for name in ensure_tuple(data)]
 
-    def get_data(self, img: Sequence[DicomSeries]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: Sequence[PathLike]) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        Reads the values.
+        Reads the files, and compares them with each other before.
 
         Args:
             img: what :py:meth:`read` returns.
@@ -80,10 +86,12 @@ class DicomSeriesReader(ImageReader):
             the array and its meta data: the affine to RAS millimetres, the shape, the spacing.
 
         Raises:
-            ValueError: when a file cannot be decoded, or several volumes differ in shape or affine.
+            ValueError: when a folder does not hold one whole CT series, a file cannot be decoded, or several volumes
+                differ in shape or affine.
         """
-        first = img[0]
-        for other in img[1:]:
+        volumes = [DicomSeries.of_path(path) for path in img]
+        first = volumes[0]
+        for other in volumes[1:]:
             if other.shape != first.shape or not np.allclose(other.affine, first.affine, atol=1e-3):
                 raise ValueError(
                     f"volumes that become channels must have one shape and affine, but got {first.shape} and "
@@ -94,10 +102,10 @@ class DicomSeriesReader(ImageReader):
             MetaKeys.ORIGINAL_AFFINE: first.affine.copy(),
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.SPATIAL_SHAPE: np.asarray(first.shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(img) == 1 else 0,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(volumes) == 1 else 0,
             "spacing": np.linalg.norm(first.affine[:3, :3], axis=0),
         }
-        arrays = [series.array() for series in img]
+        arrays = [series.array() for series in volumes]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays), meta
 
 

@@ -302,3 +302,11 @@ def test_yaml_reads_the_same_without_monai(name):
     for path in (BUNDLES[name] / "configs").glob("*.yaml"):
         content = yaml.safe_load(path.read_text("utf-8"))
         assert all(isinstance(key, str) for key in content), path
+
+
+@pytest.mark.parametrize("name", CT)
+def test_dicom_reader_is_there_before_load_imaged(name):
+    """MONAI lists its readers when LoadImaged is made, and imports the rest of monai_kd only where it is asked for."""
+    for file in ("inference.json", "train.yaml"):
+        parser = ConfigParser(ConfigParser.load_config_file(BUNDLES[name] / "configs" / file))
+        assert "$import monai_kd.transforms" in parser["imports"], file

@@ -173,7 +173,7 @@ def test_masks_are_no_scans(tmp_path, caplog):
     touch(tmp_path / "case_1" / "aggregated_MAJ_seg.nii.gz", tmp_path / "case_1" / "segmentation.nii.gz")
     touch(tmp_path / "segments.nii.gz")  # no mask by its name
     assert set(cases(tmp_path)) == {"images_a", "volume-0", "case_1_imaging", "segments"}
-    assert "5 mask" in caplog.text
+    assert "mask (5)" in caplog.text
     assert set(cases(tmp_path / "labels")) == {"a"}  # when asked for
     assert set(cases(tmp_path, "*_seg.nii.gz")) == {"eval_a_seg", "case_1_aggregated_MAJ_seg"}
 
