@@ -21,8 +21,9 @@ How a frame is resized and normalised, and what the logits mean, is read from th
 there will be a mask of its size, `NAME_mask.png`: 0 and 255, or the number of the class where there are several. NAME
 is the path below the folder with `_` between its parts, and for videos and files of several pages the number of the
 frame. Hidden files, the folder of the masks and the student itself are passed over. What has no range that is known
-(pictures of floating point or 32 bits) or is cut off is an error, as in monai_kd, whose `Frames` and `LoadRGB` these
-rules are.
+(pictures of floating point or 32 bits) or is cut off is passed over and listed at the end, with exit code 1; with
+--strict it ends the run. Folders of masks beside one of images are passed over. All as in monai_kd, whose `Frames` and
+`LoadRGB` these rules are.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
+PART = r"(_(c|seq)\d+)?"
+IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # of 8 bits; 16 bits are "I;16"
 ENTRIES = ("reader", "in_channels", "input_shape", "channels", "classes", "size", "window", "mean", "std", "activation")
 ENTRIES += ("threshold", "other", "crop", "patch_size", "spacing", "orientation", "precision")
@@ -166,6 +170,8 @@ def _below(path: Path, passed_over: set[str]) -> Iterator[Path]:
             continue
         seen.add(os.path.realpath(folder))
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if any(IMAGE_FOLDER.fullmatch(name) or name == Path(folder).name for name in inner):
+            inner[:] = [name for name in inner if not MASK_FOLDER.fullmatch(name)]
         files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
         yield from (file for file in files if os.path.realpath(file) not in passed_over)
 
@@ -182,14 +188,20 @@ def _has_pages(file: Path) -> bool:
         return False
 
 
-def frames(files: dict[str, Path], step: int = 1) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and pixels, (3, H, W) in [0, 1], of each picture and of every `step`-th frame of a video or page."""
+def frames(files: dict[str, Path], step: int = 1, failed: list[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """
+    Name and pixels, (3, H, W) in [0, 1], of each picture and of every `step`-th frame of a video or page. What cannot
+    be read is an error, or goes to the list `failed`.
+    """
     for name, file in files.items():
         try:
             for number, pixels in (_video if _is_video(file) else _picture)(file, step):
                 yield name if number is None else f"{name}_{number:06d}", pixels
         except Exception as error:  # Pillow and PyAV raise errors of many kinds, most of them without the name
-            raise ValueError(f"{file} cannot be read, {type(error).__name__}: {error}") from error
+            reason = f"{file} cannot be read, {type(error).__name__}: {error}"
+            if failed is None:
+                raise ValueError(reason) from error
+            failed.append(reason)
 
 
 def _pages(image: Image.Image) -> int:
@@ -322,6 +334,7 @@ def main() -> None:
     parser.add_argument("--output", type=_path, default=Path("masks"), help="folder of the masks (default: masks)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or one of OpenVINO's (default: cpu)")
     parser.add_argument("--step", type=int, default=1, help="every how manieth frame or page (default: 1)")
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     options = parser.parse_args()
     if options.step < 1:
         raise ValueError(f"`step` must be at least 1, but got {options.step}.")
@@ -330,8 +343,9 @@ def main() -> None:
         raise ValueError(f"`output` must be another folder than `input`, but got {options.output} for both.")
     files = find_files(options.input, (options.output, options.model))
     options.output.mkdir(parents=True, exist_ok=True)
-    times = []
-    for name, frame in frames(files, options.step):
+    times: list[float] = []
+    failed: list[str] = []
+    for name, frame in frames(files, options.step, None if options.strict else failed):
         image = prepare(frame, block)[None]
         start = time.perf_counter()
         logits = network(image)[0]
@@ -343,7 +357,10 @@ def main() -> None:
             for one, label in zip(mask, block["classes"]):
                 save(one, options.output / f"{name}_{_as_name(label)}_mask.png")
     print(f"{len(times)} masks of {', '.join(block['classes'])} in {options.output}")
-    print(f"the network took {1e3 * float(np.median(times)):.1f} ms a frame (median)")
+    if times:
+        print(f"the network took {1e3 * float(np.median(times)):.1f} ms a frame (median)")
+    if failed:
+        raise ValueError("\n  ".join([f"{len(failed)} of {len(files)} files could not be read to the end:", *failed]))
 
 
 if __name__ == "__main__":

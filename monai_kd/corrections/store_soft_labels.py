@@ -85,7 +85,7 @@ def store_soft_labels(
         [1, 0]
     """
     save_file = optional_import("safetensors.torch", name="save_file")[0]
-    root = Path(folder)
+    root = Path(folder).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     remove_left(root)
     chain = CorrectionChain(corrections).to(device) if corrections else None

@@ -24,6 +24,7 @@ from monai_kd.data.k_fold import hold_out, k_fold
 from monai_kd.data.kits19 import kits19_cases
 from monai_kd.data.lits import lits_cases
 from monai_kd.data.phantoms import CTPhantom, ct_phantom, write_phantoms
+from monai_kd.data.readable_items import ReadableItems
 from monai_kd.data.scan_cases import scan_cases
 from monai_kd.data.slice_dataset import slice_dataset
 from monai_kd.data.slice_list import slice_list
@@ -35,6 +36,7 @@ __all__ = [
     "CTPhantom",
     "EndoscopyPhantom",
     "Frames",
+    "ReadableItems",
     "ct_phantom",
     "endoscopy_cases",
     "endoscopy_phantom",

@@ -25,14 +25,11 @@ from typing import NamedTuple
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import refuse_unusable
+from monai_kd.data.photo_pairs import IMAGE_FOLDER, MASK_FOLDER, PHOTO_SUFFIXES, refuse_unusable
+from monai_kd.data.same_name import same_name
 
 logger = logging.getLogger(__name__)
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
-IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
 SEQUENCE_FOLDER = re.compile(r"seq(uence)?_?\d+", re.IGNORECASE)  # PolypGen, EndoCV2022
-MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 # first frame of each video sequence of CVC-ClinicDB, from the README that comes with it
 CLINICDB = (
     *(1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298),
@@ -114,7 +111,8 @@ def endoscopy_cases(
         ['Kvasir_1', 'TrainDataset_1', 'TrainDataset_2', 'TrainDataset_3', 'TrainDataset_4', 'TrainDataset_5']
     """
     root = Path(folder).expanduser()
-    datasets, exclude = datasets if datasets is None else ensure_tuple(datasets), ensure_tuple(exclude)
+    datasets = None if datasets is None else [same_name(name) for name in ensure_tuple(datasets)]
+    exclude = [same_name(case) for case in ensure_tuple(exclude)]
     folders = list(_folders(root))
     found = [entry for entry in folders if datasets is None or entry.dataset in datasets]
     lacking = sorted(set(datasets or ()) - {entry.dataset for entry in found})
@@ -160,14 +158,14 @@ def _folders(root: Path) -> Iterator[_Folder]:
             )
         inner.clear()
         name = owner.parent.name if owner.name in ("PNG", "TIF") else owner.name
-        yield _Folder(name, _stems(folder / images[0]), _stems(folder / masks[0]))
+        yield _Folder(same_name(name), _stems(folder / images[0]), _stems(folder / masks[0]))
 
 
 def _stems(folder: Path) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
-            stems.setdefault(path.stem, []).append(path)
+            stems.setdefault(same_name(path.stem), []).append(path)
     return stems
 
 
@@ -226,7 +224,7 @@ def _names(names: PathLike | Sequence[str]) -> set[str]:
 
 
 def _stem(name: str) -> str:
-    path = Path(name.strip())
+    path = Path(same_name(name.strip()))
     return path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
 
 
@@ -242,7 +240,7 @@ def _with_sequence(cases: list[dict[str, str]], sequences: PathLike) -> list[dic
         covered = [case for case in cases if CLINICDB_DATASET.fullmatch(case["dataset"])]
     else:
         covered = cases
-    named = {case["case"]: table[stem] for case in covered if (stem := Path(case["image"]).stem) in table}
+    named = {case["case"]: table[stem] for case in covered if (stem := same_name(Path(case["image"]).stem)) in table}
     if not named:
         raise ValueError(
             f"`sequences` must name the frames, but got {sequences} without "

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -27,9 +28,13 @@ from monai.data.meta_tensor import MetaTensor
 from monai.utils import ImageMetaKey, OptionalImportError
 from PIL import Image
 
-from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES, natural_order
+from monai_kd.data.endoscopy_cases import natural_order
+from monai_kd.data.photo_pairs import IMAGE_FOLDER, MASK_FOLDER, PHOTO_SUFFIXES
+from monai_kd.data.same_name import same_name
 from monai_kd.transforms.load_rgb import rgb_pixels
 
+logger = logging.getLogger(__name__)
+RESULTS = ("_mask", "_overlay")  # of a bundle's inference
 PAGED_SUFFIXES = (*PHOTO_SUFFIXES, ".gif")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mts")
 
@@ -46,8 +51,10 @@ class Frames:
     one worker or none for a video.
 
     Args:
-        path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over. Links
-            are followed; a folder that is reached twice counts at its first path.
+        path: a picture, a video, or a folder of both. Hidden files and other kinds of files are passed over, and so
+            are masks, which the log counts: folders of masks beside one of images, and the ``X_mask.png`` and
+            ``X_overlay.png`` beside a ``frames.csv``, which are earlier results. Links are followed; a folder that is
+            reached twice counts at its first path.
         step: every how manieth frame of a video, at least 1.
         exclude: a folder below `path` that is passed over, as that of earlier results; it need not be there.
 
@@ -87,7 +94,8 @@ class Frames:
             raise ValueError(f"`exclude` must be another folder than `path`, but got {root} for both; write elsewhere.")
         self.files: dict[str, Path] = {}
         for file in [root] if root.is_file() else _below(root, passed_over):
-            name = "_".join((*file.parent.relative_to(root).parts, file.stem) if root.is_dir() else (file.stem,))
+            parts = (*file.parent.relative_to(root).parts, file.stem) if root.is_dir() else (file.stem,)
+            name = same_name("_".join(parts))
             if name in self.files:
                 raise ValueError(
                     f"files must have different names, but got `{name}` for {self.files[name]} and {file}."
@@ -109,15 +117,22 @@ class Frames:
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _, frames in self.by_file():
+            yield from frames
+
+    def by_file(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
+        """The name of each file and its frames, so that one that cannot be decoded does not end the others."""
         for name, file in self.files.items():
-            frames = self._video(file) if _is_video(file) else self._pages(file)
-            for number, pixels in frames:
-                if pixels is None:
-                    yield {"image": str(file), "case": name, "frame": 0}
-                    continue
-                case = f"{name}_{number:06d}"
-                image = MetaTensor(torch.from_numpy(pixels), meta={ImageMetaKey.FILENAME_OR_OBJ: str(file)})
-                yield {"image": image, "case": case, "frame": number}
+            yield name, self._frames(name, file)
+
+    def _frames(self, name: str, file: Path) -> Iterator[dict[str, Any]]:
+        for number, pixels in self._video(file) if _is_video(file) else self._pages(file):
+            if pixels is None:
+                yield {"image": str(file), "case": name, "frame": 0}
+                continue
+            case = f"{name}_{number:06d}"
+            image = MetaTensor(torch.from_numpy(pixels), meta={ImageMetaKey.FILENAME_OR_OBJ: str(file)})
+            yield {"image": image, "case": case, "frame": number}
 
     def _pages(self, file: Path) -> Iterator[tuple[int, np.ndarray | None]]:
         try:
@@ -221,6 +236,17 @@ def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
             inner[:] = []
             continue
         seen.add(os.path.realpath(folder))
-        inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_order)
-        files = [Path(folder, name) for name in sorted(names, key=natural_order) if not name.startswith(".")]
-        yield from (file for file in files if _is_readable(file))
+        masks = set(_masks(Path(folder), inner, names))
+        if masks:
+            logger.warning(f"{folder}: passed over masks: {', '.join(sorted(masks)[:5])} ({len(masks)})")
+        inner[:] = sorted((n for n in inner if not n.startswith(".") and n not in masks), key=natural_order)
+        shown = [name for name in sorted(names, key=natural_order) if not name.startswith(".") and name not in masks]
+        yield from (Path(folder, name) for name in shown if _is_readable(Path(name)))
+
+
+def _masks(folder: Path, inner: list[str], names: list[str]) -> list[str]:
+    """Folders of masks beside images, and the files of earlier results."""
+    own = [name for name in names if Path(name).stem.endswith(RESULTS) and "frames.csv" in names]
+    if any(IMAGE_FOLDER.fullmatch(name) or name == folder.name for name in inner):
+        own += [name for name in inner if MASK_FOLDER.fullmatch(name)]
+    return own

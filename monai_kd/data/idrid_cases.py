@@ -19,7 +19,7 @@ from pathlib import Path
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import refuse_unusable, walk
+from monai_kd.data.photo_pairs import PHOTO_SUFFIXES, refuse_unusable, walk
 
 SPLITS = {"training": "a. Training Set", "test": "b. Testing Set"}
 IMAGES, MASKS, DISC = "1. Original Images", "2. All Segmentation Groundtruths", "5. Optic Disc"
@@ -78,16 +78,18 @@ def idrid_cases(
     for name, files in chosen.items():
         for image in files:
             stem = image.stem
-            mask = image.parents[2] / MASKS / SPLITS[name] / DISC / f"{stem}_OD.tif"
+            place = image.parents[2] / MASKS / SPLITS[name] / DISC
+            found = sorted(file for file in place.glob(f"{stem}_OD.*") if file.suffix.lower() in PHOTO_SUFFIXES)
             if stem in exclude:
                 continue
             if stem in cases:
                 problems[stem] = f"{image} is also {cases[stem]['image']}; read one copy at a time"
-            elif not mask.is_file():
-                problems[stem] = f"{image} has no mask {mask}"
+            elif len(found) != 1:
+                there = f"{len(found)} masks" if found else "no mask"
+                problems[stem] = f"{image} has {there} {place / f'{stem}_OD.tif'}"
             else:
                 dataset = f"IDRiD_{name.title()}"
-                cases[stem] = {"image": str(image), "label": str(mask), "case": stem, "dataset": dataset}
+                cases[stem] = {"image": str(image), "label": str(found[0]), "case": stem, "dataset": dataset}
     refuse_unusable(list(cases.values()), problems, root, check)
     return list(cases.values())
 
@@ -95,4 +97,6 @@ def idrid_cases(
 def _images(root: Path, place: str) -> list[Path]:
     """The images of a split in each folder that has the masks beside them."""
     folders = {folder.resolve(): folder for folder, inner, _ in walk(root) if MASKS in inner}  # a link is no copy
-    return sorted(image for folder in folders.values() for image in (folder / IMAGES / place).glob("IDRiD_*.jpg"))
+    places = [folder / IMAGES / place for folder in folders.values()]
+    files = [file for each in places for file in each.glob("IDRiD_*")]
+    return sorted(file for file in files if file.suffix.lower() in PHOTO_SUFFIXES)

@@ -20,10 +20,11 @@ from pathlib import Path
 from monai.config import PathLike
 from monai.utils import ensure_tuple
 
-from monai_kd.data.photo_pairs import refuse_unusable, walk
+from monai_kd.data.photo_pairs import PHOTO_SUFFIXES, refuse_unusable, walk
 
 SPLITS = ("training", "validation", "test")
 IMAGES = re.compile(r"(ISIC-?20\d\d)_(?:Task1-2_|Task1_)?(Training|Validation|Test)(?:_v\d)?_(?:Data|Input)", re.I)
+PHOTO = re.compile(r"(?!\.).+(?<!_superpixels)")  # the superpixels lie beside the images
 MASKS = re.compile(
     r"(ISIC-?20\d\d)_(?:(?:Task1_)(Training|Validation|Test)(?:_v\d)?|(Training|Validation|Test)(?:_v\d)?_Part1)_GroundTruth",
     re.I,
@@ -107,12 +108,13 @@ def _files(root: Path) -> tuple[dict[str, dict[str, list[Path]]], dict[str, dict
     masks: dict[str, dict[str, list[Path]]] = {}
     seen: set[Path] = set()  # a link to a folder is no copy of it
     for folder, _, names in walk(root):
-        for pattern, found, ending in ((IMAGES, images, ".jpg"), (MASKS, masks, "_segmentation.png")):
+        for pattern, found, ending in ((IMAGES, images, ""), (MASKS, masks, "_segmentation")):
             match = pattern.fullmatch(folder.name)
             if match and folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 files = found.setdefault("_".join(part for part in match.groups() if part), {})
-                for name in names:
-                    if name.endswith(ending):
-                        files.setdefault(name[: -len(ending)], []).append(folder / name)
+                for file in (folder / name for name in names):
+                    stem = file.stem.removesuffix(ending)
+                    if file.suffix.lower() in PHOTO_SUFFIXES and PHOTO.fullmatch(stem) and stem + ending == file.stem:
+                        files.setdefault(stem, []).append(file)
     return images, masks

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from monai.config import PathLike
 
-VOLUME = re.compile(r"(test-)?(volume|segmentation)-(\d+)\.nii(\.gz)?$")
+VOLUME = re.compile(r"(test-)?(volume|segmentation)-(\d+)\.nii(\.gz)?", re.IGNORECASE)
 
 
 def lits_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -56,10 +56,10 @@ def lits_cases(folder: PathLike, split: str = "train", exclude: Sequence[str] = 
     if split not in ("train", "test"):
         raise ValueError(f"`split` must be train or test, but got {split!r}.")
     files: dict[str, dict[int, list[str]]] = {"volume": {}, "segmentation": {}}
-    for path in sorted(Path(folder).expanduser().rglob("*.nii*")):
-        match = VOLUME.match(path.name)
+    for path in sorted(Path(folder).expanduser().rglob("*-*")):
+        match = VOLUME.fullmatch(path.name)
         if match and bool(match[1]) == (split == "test"):
-            files[match[2]].setdefault(int(match[3]), []).append(str(path))
+            files[match[2].lower()].setdefault(int(match[3]), []).append(str(path))
     volumes, labels = files["volume"], files["segmentation"]
     if not volumes:
         what = "test-volume-N.nii" if split == "test" else "volume-N.nii"

@@ -14,19 +14,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from PIL import Image
 
+from monai_kd.data.problem_lines import problem_lines
 from monai_kd.transforms.load_mask import mask_pixels
 from monai_kd.transforms.open_photo import check_depth, open_photo
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+PART = r"(_(c|seq)\d+)?"  # PolypGen: images_C1, masks_seq12
+IMAGE_FOLDER = re.compile(r"(images?|original|bbdd)" + PART, re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(masks?|labels?|ground[ _]truth|gt|gtpolyp)" + PART, re.IGNORECASE)
 
 
 def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, str], root: Path, check: bool) -> None:
     """
-    Name all pairs that cannot be used in one error.
+    Name all pairs that cannot be used in one error. Equal reasons are counted, and three of their cases named.
 
     Args:
         cases: [{"image", "label", "case"}...], files of a photograph and of its mask.
@@ -43,11 +50,11 @@ def refuse_unusable(cases: Sequence[Mapping[str, str]], problems: Mapping[str, s
             reasons = pool.map(_problem, cases)
     found = dict(problems) | {case["case"]: reason for case, reason in zip(cases, reasons) if reason}
     if found:
-        lines = "".join(f"\n  {case}: {reason}" for case, reason in found.items())
         some = f"{next(iter(found))!r}{', ...' if len(found) > 1 else ''}"
         raise ValueError(
             f"{len(found)} images in {root} cannot be used; repair them or leave them out with exclude=[{some}] in the "
-            f"call that lists them, which in a bundle is `cases`, `test_cases` or `split` of configs/train.yaml:{lines}"
+            "call that lists them, which in a bundle is `cases`, `test_cases` or `split` of configs/train.yaml:"
+            f"{problem_lines(found)}"
         )
 
 
@@ -71,7 +78,8 @@ def _problem(case: Mapping[str, str]) -> str | None:
     files = f"({case['image']}, {case['label']})"
     if image.size != label.size:
         sizes = [f"{width} x {height}" for width, height in (image.size, label.size)]
-        return f"image and mask must have one size, but got {' and '.join(sizes)} {files}"
+        turned = ", transposed" if image.size == label.size[::-1] else ""
+        return f"image and mask must have one size, but got {' and '.join(sizes)}{turned} {files}"
     turns = [picture.info["orientation"] for picture in (image, label)]
     if turns[0] != turns[1] and _stored_size(image) == _stored_size(label):
         return (

@@ -22,18 +22,20 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from monai.config import PathLike
-from monai.data.image_reader import NibabelReader
 
+from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.data.write_aside import replace_file
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
+from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
 from monai_kd.transforms.dicom_files import log_passed_over
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
 CACHE_FILE = "case_scans.json"
-READER = "2"  # a new number makes scans of an older reader void
+READER = "3"  # a new number makes scans of an older reader, or of fewer checks, void
 
 
 def scan_cases(
@@ -48,9 +50,9 @@ def scan_cases(
     Reads every case once and says how many axial slices it has and on which of them each label lies; all cases that
     cannot be used are named in one error.
 
-    A case is refused when a file is missing or cannot be read, when image and label differ in shape or affine, when the
-    affine is not invertible, and when the image is not in HU. Slices are numbered as
-    :py:class:`monai_kd.transforms.LoadSlice` numbers them.
+    A case is refused when a file is missing, damaged (compressed files are read to their checksum) or cannot be read,
+    when image and label differ in shape or affine, when the affine is not invertible, and when the image is not in HU.
+    Slices are numbered as :py:class:`monai_kd.transforms.LoadSlice` numbers them.
 
     Args:
         cases: items with the keys "image" and, if there is one, "label" (paths) and "case" (name).
@@ -84,7 +86,7 @@ def scan_cases(
     scanner = _Scanner(geometry_key, check_images, known)
     with ThreadPool(max(1, num_workers)) as pool:
         results = list(progress_bar(pool.imap(scanner, cases), "Scanning cases", len(cases), progress))
-    problems = [f"\n  {case_name(case)}: {r['problem']}" for case, r in zip(cases, results) if "problem" in r]
+    problems = [(case_name(case), r["problem"]) for case, r in zip(cases, results) if "problem" in r]
     passed_over: Counter[str] = Counter()
     for result in results:
         passed_over.update(result.get("passed_over", {}))
@@ -93,7 +95,7 @@ def scan_cases(
     if problems:
         raise ValueError(
             f"{len(problems)} of {len(cases)} cases cannot be used; repair them or leave them out (`exclude`):"
-            + "".join(problems)
+            f"{problem_lines(dict(problems))}"
         )
     return [
         {
@@ -156,7 +158,7 @@ class _Scanner:
         where: dict[int, list[int]] = {}
         if label is not None:
             volume = read(label)
-            _check_grids(shape, affine, volume, self.geometry_key)
+            check_grids(shape, affine, volume.array.shape, volume.affine, self.geometry_key is None)
             where = _slices_of_labels(volume._replace(affine=affine))
         axis, _ = Volume(None, affine, (0, 0)).axial
         return {
@@ -164,16 +166,6 @@ class _Scanner:
             "labels": {str(value): where[value] for value in where},
             "passed_over": dict(passed_over),
         }
-
-
-def _check_grids(shape: Sequence[int], affine: np.ndarray, label: Volume, geometry_key: str | None) -> None:
-    if tuple(shape) != tuple(label.array.shape):
-        raise ValueError(f"the label must have the image's shape, but got {label.array.shape} and {shape}")
-    if geometry_key is None and not np.allclose(affine, label.affine, atol=1e-3):
-        raise ValueError(
-            f"the label must have the image's affine, but got {np.round(label.affine[:3], 3).tolist()} and "
-            f'{np.round(affine[:3], 3).tolist()}; if the arrays correspond all the same, pass `geometry_key="image"`'
-        )
 
 
 def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
@@ -194,9 +186,10 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
 
 
 def _header(image: Path, read: Any) -> tuple[Sequence[int], np.ndarray]:
-    if image.name.endswith((".nii", ".nii.gz")):
-        header: Any = NibabelReader().read(image)  # with MONAI's corrections of the header
-        return header.shape, np.asarray(header.affine)
+    if image.name.lower().endswith(NIFTI):
+        check_volume(image, whole=False)
+        header: Any = nibabel.load(image)
+        return header.shape[:3], np.asarray(header.affine)
     volume = read(image)
     return volume.array.shape, volume.affine
 
@@ -212,7 +205,7 @@ def _digest(*parts: str) -> str:
 
 
 def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
-    file = Path(cache_dir) / CACHE_FILE if cache_dir is not None else None
+    file = Path(cache_dir).expanduser() / CACHE_FILE if cache_dir is not None else None
     if file is None or not file.is_file():
         return {}
     try:
@@ -224,4 +217,4 @@ def _read_cache(cache_dir: PathLike | None) -> dict[str, Any]:
 def _write_cache(cache_dir: PathLike | None, scans: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     if cache_dir is None or all(known.get(stamp) == scan for stamp, scan in scans.items()):
         return
-    replace_file(Path(cache_dir) / CACHE_FILE, json.dumps({**_read_cache(cache_dir), **scans}))
+    replace_file(Path(cache_dir).expanduser() / CACHE_FILE, json.dumps({**_read_cache(cache_dir), **scans}))

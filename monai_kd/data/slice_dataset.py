@@ -72,6 +72,7 @@ def slice_dataset(
         raise ValueError(f"`cache` must be one of {', '.join(CACHES)}, but got {cache!r}.")
     if cache == "disk" and cache_dir is None:
         raise ValueError('`cache_dir` must be a folder for cache="disk", but got None.')
+    cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
     items = slice_list(data, cache_dir=cache_dir, progress=progress, **slice_options)
     if cache == "none":
         return Dataset(items, transform)

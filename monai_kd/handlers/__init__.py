@@ -14,6 +14,7 @@ from monai_kd.handlers.case_metrics_handler import CaseMetricsHandler
 from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.handlers.epoch_seed_handler import EpochSeedHandler
+from monai_kd.handlers.failed_items_handler import FailedItemsHandler
 from monai_kd.handlers.false_pixel_handler import FalsePixelHandler
 from monai_kd.handlers.finite_loss_handler import FiniteLossHandler
 from monai_kd.handlers.frame_table_handler import FrameTableHandler
@@ -31,6 +32,7 @@ __all__ = [
     "DistillationHandler",
     "DistillationTerm",
     "EpochSeedHandler",
+    "FailedItemsHandler",
     "FalsePixelHandler",
     "FiniteLossHandler",
     "FrameTableHandler",

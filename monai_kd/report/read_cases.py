@@ -64,7 +64,7 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
         >>> read_cases(path)[0].metrics
         {'dice': 0.9}
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"`path` must be a cases.csv that an evaluation wrote, but got {path}, which is not there."

@@ -22,8 +22,10 @@ from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
 from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
 from monai_kd.transforms.load_soft_label import LoadSoftLabeld
+from monai_kd.transforms.load_volume import LoadVolume, LoadVolumed
 from monai_kd.transforms.rand_hue import RandHued
 from monai_kd.transforms.rand_perspective import RandPerspectived
+from monai_kd.transforms.same_size import SameSized
 from monai_kd.transforms.task_label import TASKS, TaskLabeld, task_labels
 
 __all__ = [
@@ -40,10 +42,13 @@ __all__ = [
     "LoadSlice",
     "LoadSliced",
     "LoadSoftLabeld",
+    "LoadVolume",
+    "LoadVolumed",
     "RandBoundaryTransform",
     "RandBoundaryTransformd",
     "RandHued",
     "RandPerspectived",
+    "SameSized",
     "TaskLabeld",
     "check_hounsfield",
     "hounsfield_problem",

@@ -18,13 +18,16 @@ from monai.config import NdarrayOrTensor
 from monai.utils import convert_to_tensor
 
 PADDING = -1100.0  # below air nothing is tissue: scanners mark what lies outside their field with -1024, -2000, -3024
+STRAY = 0.05  # share of the other voxels: streaks of metal, edges of resampled padding
+NO_AIR = -500.0  # above it a body has lung, fat and all else
 TISSUE = -20.0  # an uncropped CT slice shows air (-1000) or at least fat (about -100)
 LARGEST = 32767.0  # extended CT scale, 16 bits
 
 
 def hounsfield_range(image: NdarrayOrTensor) -> tuple[float, float]:
     """
-    The lowest and the highest value of a CT image; one padding value below -1100 HU is left out.
+    The lowest and the highest value of a CT image. One padding value below -1100 HU is left out, and so are stray
+    values there, on up to 5 % of the other voxels. In a volume nothing is left out where the rest would hold no tissue.
 
     Args:
         image: array or tensor of any shape, at least one value.
@@ -39,9 +42,16 @@ def hounsfield_range(image: NdarrayOrTensor) -> tuple[float, float]:
     """
     values = convert_to_tensor(image, track_meta=False)
     low, high = (float(value) for value in (values.min(), values.max()))
-    if np.isfinite(low) and low < PADDING and high > low:
-        low = float(values[values > low].min())
-    return low, high
+    if not np.isfinite(low) or low >= PADDING or high == low:
+        return low, high
+    rest = values[values > low]
+    above = rest[rest >= PADDING]
+    is_volume = sum(size > 1 for size in values.shape) > 2
+    if is_volume and (rest > NO_AIR).sum() < 0.01 * rest.numel():
+        return low, high
+    if above.numel() < (1 - STRAY) * rest.numel():
+        return float(rest.min()), high
+    return float(above.min()), high
 
 
 def check_hounsfield(
@@ -50,9 +60,10 @@ def check_hounsfield(
     """
     Refuses an image whose values cannot be Hounsfield units: water is 0, air -1000, fat about -100, bone up to 3000.
 
-    What is refused: values that are not finite, values scaled to [0, 1] or [-1, 1], values beyond 16 bits, and images
+    What is refused: values that are not finite, values scaled to [0, 1] or [-1, 1], values beyond 16 bits, images
     without a single value below -20, which are standardised, 8-bit, or stored values whose RescaleIntercept was not
-    applied. One constant value proves nothing and passes: a slice of air or padding is legitimate.
+    applied, and images with more than padding below -1100, whose RescaleIntercept was applied twice. One constant value
+    proves nothing and passes: a slice of air or padding is legitimate.
 
     A small region inside an organ has neither air nor fat although it is in HU. Therefore the last rule looks at
     ``value_range`` where the range of the whole volume is known, and is skipped for a region that is known to be cut
@@ -106,6 +117,11 @@ def hounsfield_problem(low: float, high: float, cropped: bool = False) -> str | 
         return f"{found}, already scaled to [0, 1] or [-1, 1]; window the image once, straight after loading."
     if high > LARGEST or low < -LARGEST - 1:
         return f"{found}, beyond the 16 bits of CT; read signed values and apply RescaleSlope and RescaleIntercept."
+    if low < PADDING:
+        return (
+            f"{found}, where air is -1000 and only padding lies below {PADDING:g}: RescaleIntercept was applied "
+            "twice; take it off once (add 1024 mostly), or pass `check_hu=False` if it is known to be in HU."
+        )
     if cropped or low <= TISSUE:
         return None
     if high <= 50.0:

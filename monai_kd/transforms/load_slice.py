@@ -23,14 +23,14 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import DtypeLike, KeysCollection, PathLike
-from monai.data.image_reader import NibabelReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, Transform
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
-from monai_kd.transforms.check_hounsfield import hounsfield_range
-from monai_kd.transforms.dicom_files import is_dicom
+from monai_kd.transforms.check_hounsfield import PADDING, hounsfield_range
+from monai_kd.transforms.check_volume import check_affine, check_one_place, check_volume
 from monai_kd.transforms.dicom_series import DicomSeries
+from monai_kd.transforms.load_volume import check_geometry_key, existing, is_series, load_volume, unreadable
 
 
 class Volume(NamedTuple):
@@ -47,10 +47,7 @@ class Volume(NamedTuple):
     @property
     def axial(self) -> tuple[int, bool]:
         """The array axis nearest to the body axis, and whether it runs from head to feet."""
-        if not np.isfinite(self.affine).all() or np.linalg.matrix_rank(self.affine[:3, :3]) < 3:
-            raise ValueError(
-                f"the affine must be finite and invertible, but got {self.affine[:3].tolist()}; repair the header."
-            )
+        check_affine(self.affine)
         orientation = nibabel.io_orientation(self.affine)
         axis = int(np.where(orientation[:, 0] == 2)[0][0])
         return axis, bool(orientation[axis, 1] < 0)
@@ -104,11 +101,10 @@ class LoadSlice(Transform):
 
     def _start(self) -> None:
         self._volumes: OrderedDict[tuple, Volume] = OrderedDict()
-        self._loaders: dict[str | None, LoadImage] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        private = ("_volumes", "_loaders", "_lock")  # nothing that reading changes: a cache's key stays the same
+        private = ("_volumes", "_lock")  # nothing that reading changes: a cache's key stays the same
         return {name: value for name, value in self.__dict__.items() if name not in private}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -117,9 +113,7 @@ class LoadSlice(Transform):
 
     def volume(self, filename: PathLike) -> Volume:
         """The volume of a file or DICOM folder, decoded or from memory."""
-        path = Path(filename).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(f"`filename` must be a file or a DICOM folder, but got {path}, which is not there.")
+        path = existing(filename)
         key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
         with self._lock:
             if key not in self._volumes:
@@ -131,36 +125,21 @@ class LoadSlice(Transform):
 
     def _read(self, path: Path) -> Volume:
         try:
-            if path.name.endswith((".nii", ".nii.gz")):
-                _check_numbers(path)
-            volume = _lazy_nifti(path) if path.suffix == ".nii" else None
-            return volume if volume is not None else self._decode(path)
+            return _lazy_nifti(path) if path.suffix.lower() == ".nii" else self._decode(path)
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {lines[-1] if lines else ''}"
-            raise RuntimeError(f"{path} cannot be read, {reason}") from error
+            raise unreadable(path, error) from error
 
     def _decode(self, path: Path) -> Volume:
-        if not path.is_dir() and not (path.suffix.lower() in ("", ".dcm") and is_dicom(path)):
-            array, affine = self._load(path, None)
+        if not is_series(path):
+            array, affine = _content(load_volume(path, dtype=None))
             return Volume(array, affine, hounsfield_range(array))
         series = DicomSeries.of_path(path)
         if self.reader is None:
             array, affine = series.array(), series.affine
         else:
-            array, affine = self._load(path, self.reader)
+            array, affine = _content(LoadImage(self.reader, dtype=None, ensure_channel_first=True)(path))
             _check_geometry(series, array, affine, self.reader)
         return Volume(array, affine, hounsfield_range(array), series.passed_over)
-
-    def _load(self, path: Path, reader: str | None) -> tuple[np.ndarray, np.ndarray]:
-        if reader not in self._loaders:
-            self._loaders[reader] = LoadImage(reader, dtype=None, ensure_channel_first=True)
-        image = self._loaders[reader](path)
-        if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
-        array = convert_to_numpy(image)[0]
-        array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
-        return array, convert_to_numpy(image.affine)
 
     def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
         """
@@ -227,8 +206,7 @@ class LoadSliced(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if geometry_key is not None and geometry_key not in self.keys:
-            raise ValueError(f"`geometry_key` must be one of {self.keys}, but got {geometry_key!r}.")
+        check_geometry_key(geometry_key, self.keys)
         self.slice_key = slice_key
         self.geometry_key = geometry_key
         self.loaders = {
@@ -241,15 +219,18 @@ class LoadSliced(MapTransform):
         affine = None
         if self.geometry_key is not None:
             affine = self.loaders[self.geometry_key].volume(data[self.geometry_key]).affine
+        volumes = {key: self.loaders[key].volume(data[key]) for key in self.key_iterator(d)}
+        grids = {key: (volume.array.shape, volume.affine) for key, volume in volumes.items()}
+        check_one_place(data, grids, same_affine=self.geometry_key is None)
         for key in self.key_iterator(d):
             d[key] = self.loaders[key](data[key], int(data[self.slice_key]), affine)
         return d
 
 
-def _check_numbers(path: Path) -> None:
-    kind = nibabel.load(path).get_data_dtype()  # type: ignore[attr-defined]
-    if kind.fields is not None or kind.kind == "c":
-        raise ValueError(f"it must hold one real number a voxel, but got {'colours' if kind.fields else kind.name}.")
+def _joined(volume: tuple[float, float], section: tuple[float, float]) -> tuple[float, float]:
+    """One slice may hold padding and air alone, so that its lowest value says nothing of the volume."""
+    low = max(section[0], PADDING) if np.isfinite(section[0]) else section[0]
+    return min(volume[0], low), max(volume[1], section[1])
 
 
 def _check_geometry(series: DicomSeries, array: np.ndarray, affine: np.ndarray, reader: str) -> None:
@@ -273,14 +254,19 @@ def _canonical(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[int, .
     return tuple(size), turned
 
 
-def _joined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    return min(one[0], other[0]), max(one[1], other[1])
+def _content(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
+    array = convert_to_numpy(image)[0]
+    array = array.astype(np.float32) if array.dtype == np.float64 else array  # scaled integers: exact in float32
+    return array, convert_to_numpy(image.affine)
 
 
-def _lazy_nifti(path: Path) -> Volume | None:
-    image = NibabelReader().read(path)
-    if len(image.shape) != 3:
-        return None
+def _lazy_nifti(path: Path) -> Volume:
+    check_volume(path)
+    image: Any = nibabel.load(path)
+    if len(image.shape) > 3:
+        image = nibabel.squeeze_image(image)
     few = np.linspace(0, image.shape[2] - 1, 5).astype(int)  # enough to see air or fat, and that the file is whole
     sections = np.stack([image.dataobj[:, :, k] for k in few])
     return Volume(image.dataobj, np.asarray(image.affine), hounsfield_range(sections.astype(np.float32)))

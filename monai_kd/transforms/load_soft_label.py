@@ -118,7 +118,7 @@ class LoadSoftLabeld(MapTransform):
         label_key: str = "label",
     ) -> None:
         super().__init__(keys)
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.weights_key = weights_key
         self.image_key, self.label_key = image_key, label_key
         self._first: tuple[dict[str, str], Path] | None = None  # the origin of all, and where it was read

@@ -72,7 +72,7 @@ def test_bundle_of_frames():
 )
 def test_bundles_of_ct(name, configs, expected):
     block = shipped(name, *configs)
-    expected |= {"reader": "LoadImage", "orientation": "RAS", "size": None, "activation": None, "other": []}
+    expected |= {"reader": "LoadVolume", "orientation": "RAS", "size": None, "activation": None, "other": []}
     assert {key: block[key] for key in expected} == expected
 
 

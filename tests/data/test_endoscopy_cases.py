@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -427,3 +428,26 @@ def test_generated_sequences(tmp_path):
     folds = [k_fold(cases, fold, num_folds=4, group_key="sequence") for fold in range(4)]
     assert sorted(len(fold["test"]) for fold in folds) == [1, 3, 3, 3]
     assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_equal_reasons_are_counted(tmp_path):
+    for number in range(9):
+        pair(tmp_path / "set", str(number))
+        picture(tmp_path / "set" / "masks" / f"{number}.png", 10, 8, value=0)  # transposed
+    with pytest.raises(ValueError, match="9 images in ") as caught:
+        endoscopy_cases(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert "set_0: image and mask must have one size, but got 10 x 8 and 8 x 10, transposed (" in lines[1]
+    assert lines[4] == "  and 6 others for the same reason: set_3, set_4, set_5, set_6, set_7, set_8"
+
+
+def test_names_of_macos_match(tmp_path):
+    one, other = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    picture(tmp_path / "set" / "images" / f"{other}.JPG")
+    mask(tmp_path / "set" / "masks" / f"{one}.jpeg")
+    pair(tmp_path / "set", "2")
+    (tmp_path / "videos.csv").write_text(f"frame,sequence\n{one},a\n2,b\n", encoding="utf-8-sig")
+    cases = endoscopy_cases(tmp_path, names=[f"{other}.jpg", "2"], sequences=tmp_path / "videos.csv")
+    assert [(case["case"], case["sequence"]) for case in cases] == [("set_2", "b"), (f"set_{one}", "a")]
+    assert len(endoscopy_cases(tmp_path, exclude=f"set_{other}")) == 1

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import itk
@@ -81,7 +82,8 @@ def test_cases_of_one_file_name_stay_apart(tmp_path):
     series(tmp_path / "x"), series(tmp_path / "y")
     assert set(cases(tmp_path, "imaging*")) == {f"case_0000{number}_imaging" for number in range(3)}
     assert set(cases(tmp_path, "[xy]")) == {"x", "y"}
-    assert len(cases(tmp_path)) == 8
+    assert len(cases(tmp_path)) == 5  # without the masks
+    assert len(cases(tmp_path, "seg*")) == 3  # unless they are asked for
 
 
 def test_order_is_that_of_the_paths(tmp_path):
@@ -96,7 +98,7 @@ def test_other_than_three_axes_are_refused(tmp_path, name, shape):
     """A picture or a series in time, which a network of slices would meet in the middle of a run."""
     touch(tmp_path / "fine.nii.gz")
     touch(tmp_path / "deep" / name, shape=shape)
-    message = rf"a volume must have three axes, but got the shape \({', '.join(map(str, shape))}\) in .*/deep/{name}"
+    message = rf".*/deep/{name}: it must have three axes, but got the shape \({', '.join(map(str, shape))}\)"
     with pytest.raises(ValueError, match=message):
         find_volumes(tmp_path)
     assert set(cases(tmp_path, "fine*")) == {"fine"}
@@ -162,3 +164,54 @@ def test_equal_names_are_refused(tmp_path):
     touch(tmp_path / "a" / "b.nii", tmp_path / "a_b.nii.gz")
     with pytest.raises(ValueError, match=r"must have different names, but got `a_b` for .*a_b.nii.gz and .*a/b.nii"):
         find_volumes(tmp_path)
+
+
+def test_masks_are_no_scans(tmp_path, caplog):
+    """What an inference wrote, labels beside images, segmentations of KiTS and LiTS."""
+    touch(tmp_path / "images" / "a.nii.gz", tmp_path / "labels" / "a.nii.gz", tmp_path / "volume-0.nii")
+    touch(tmp_path / "segmentation-0.nii", tmp_path / "eval" / "a_seg.nii.gz", tmp_path / "case_1" / "imaging.nii.gz")
+    touch(tmp_path / "case_1" / "aggregated_MAJ_seg.nii.gz", tmp_path / "case_1" / "segmentation.nii.gz")
+    touch(tmp_path / "segments.nii.gz")  # no mask by its name
+    assert set(cases(tmp_path)) == {"images_a", "volume-0", "case_1_imaging", "segments"}
+    assert "mask (5)" in caplog.text
+    assert set(cases(tmp_path / "labels")) == {"a"}  # when asked for
+    assert set(cases(tmp_path, "*_seg.nii.gz")) == {"eval_a_seg", "case_1_aggregated_MAJ_seg"}
+
+
+def test_folder_of_results_is_passed_over(tmp_path):
+    touch(tmp_path / "a.nii", tmp_path / "eval" / "x.nii.gz")
+    items = find_volumes(tmp_path, exclude=tmp_path / "eval")
+    assert [item["case"] for item in items] == ["a"]
+    assert len(find_volumes(tmp_path, exclude=tmp_path)) == 2  # written among them: told by their names
+    assert len(find_volumes(tmp_path, exclude=tmp_path / "none")) == 2
+
+
+def test_all_unreadable_volumes_in_one_error(tmp_path):
+    touch(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "c.nii")
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-9])
+    (tmp_path / "c.nii").write_bytes((tmp_path / "c.nii").read_bytes()[:-9])
+    with pytest.raises(ValueError, match="2 of 3 volumes cannot be used") as caught:
+        find_volumes(tmp_path)
+    assert all(name in str(caught.value) for name in ("b.nii.gz", "c.nii"))
+    assert len(find_volumes(tmp_path, check=False)) == 3
+
+
+def test_affine_that_monai_takes_for_another_is_refused(tmp_path):
+    image = nibabel.Nifti1Image(VOLUME, None)
+    image.set_sform(np.diag([-0.8, -0.8, 2.5, 1]), 1)
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    with pytest.raises(ValueError, match=r"ct.nii.gz: its sform and `pixdim` must agree, .*\[0.8, 0.8, 2.5\] and \[1"):
+        find_volumes(tmp_path)
+
+
+def test_damaged_series_among_others_is_listed_where_asked(tmp_path):
+    touch(tmp_path / "a.nii")
+    for path in series(tmp_path / "other", "two").iterdir():
+        shutil.copy(path, series(tmp_path / "ct") / f"two_{path.name}")
+    assert {item["case"] for item in find_volumes(tmp_path, check=False)} == {"a", "ct", "other"}
+
+
+def test_names_of_macos_match(tmp_path):
+    touch(tmp_path / unicodedata.normalize("NFD", "Müller.nii"))
+    pattern = unicodedata.normalize("NFC", "Mü*")
+    assert list(cases(tmp_path, pattern)) == [unicodedata.normalize("NFC", "Müller")]

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 
@@ -87,3 +88,68 @@ def test_unknown_case_to_exclude(tmp_path):
     fill(tmp_path / "images", ["a.nii", "b.nii"])
     with pytest.raises(ValueError, match="`exclude` must name cases in .*images, but got A, c.nii"):
         folder_cases(tmp_path, with_labels=False, exclude=["a", "c.nii", "A"])
+
+
+def split_of(tmp_path, rows, names=("a", "b", "c")):
+    fill(tmp_path / "images", [f"{name}.nii" for name in names])
+    (tmp_path / "cases.json").write_text(json.dumps([{"case": case, "split": split} for case, split in rows]))
+    return [case["case"] for case in folder_cases(tmp_path, split="train", with_labels=False)]
+
+
+def test_all_that_is_wrong_in_the_table_in_one_error(tmp_path):
+    rows = [("a", "train"), ("b", "trian"), ("a", "validation"), ("x", "train"), ("c", "Train"), ("y", "test")]
+    with pytest.raises(
+        ValueError, match=r"cases.json must name existing cases once and splits alike, but got:"
+    ) as caught:
+        split_of(tmp_path, rows)
+    assert sorted(line.strip() for line in str(caught.value).splitlines()[1:]) == [
+        "'Train': this split looks misspelt",
+        "'train': this split looks misspelt",
+        "'trian': this split looks misspelt",
+        "a: it is there 2 times",
+        "x: there is no such image",
+    ]
+
+
+@pytest.mark.parametrize("other", ["validation", "val", "test", "holdout", "fold_2", "trainval", "testA", "external"])
+def test_other_splits_are_no_spelling_mistakes(tmp_path, other):
+    assert split_of(tmp_path, [("a", "train"), ("b", other), ("z", other)]) == ["a"]  # z is kept elsewhere
+
+
+@pytest.mark.parametrize("other", ["vaildation", "tset", "trainig", "validation ", "TRAIN"])
+def test_spelling_mistakes(tmp_path, other):
+    with pytest.raises(ValueError, match=f"'{other}': this split looks misspelt"):
+        split_of(tmp_path, [("a", "train"), ("b", other)])
+
+
+def test_images_without_a_split_are_counted(tmp_path, caplog):
+    assert split_of(tmp_path, [("a", "train")]) == ["a"]
+    assert caplog.messages == [f"{tmp_path / 'cases.json'} names no split of 2 images: b, c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{]", "must be JSON in UTF-8, but got"),
+        ('{"a": "train"}', "must be a list of"),
+        ('[{"case": "a"}]', 'must have the texts "case" and "split" in each row'),
+        ('["a"]', 'must have the texts "case" and "split" in each row'),
+    ],
+)
+def test_table_of_another_form(tmp_path, text, message):
+    fill(tmp_path / "images", ["a.nii"])
+    (tmp_path / "cases.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        folder_cases(tmp_path, split="train")
+
+
+def test_byte_order_mark_and_names_of_macos(tmp_path):
+    one, other = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    fill(tmp_path / "images", [f"{other}.nii", "b.nii"])
+    fill(tmp_path / "labels", [f"{one}.nii.gz", "b.nii"])
+    rows = json.dumps([{"case": one, "split": "train"}, {"case": "b", "split": "test"}], ensure_ascii=False)
+    (tmp_path / "cases.json").write_text(rows, encoding="utf-8-sig")
+    (case,) = folder_cases(tmp_path, split="train")
+    assert case["case"] == one
+    assert case["image"].endswith(f"{other}.nii")
+    assert [case["case"] for case in folder_cases(tmp_path, exclude=[other])] == ["b"]

@@ -329,3 +329,13 @@ def test_superscripts_are_no_numbers(tmp_path):
     for name in ("m²", "m10", "m9", "²/1", "5²"):
         picture(tmp_path / f"{name}.png")
     assert [item["case"] for item in Frames(tmp_path)] == ["5²", "m9", "m10", "m²", "²_1"]
+
+
+def test_masks_are_no_frames(tmp_path, caplog):
+    """Those beside the images, and what an earlier inference wrote elsewhere below the folder."""
+    for name in ("images/1.png", "masks/1.png", "eval/1_mask.png", "eval/1_overlay.png", "more/2_mask.png"):
+        picture(tmp_path / name)
+    (tmp_path / "eval" / "frames.csv").touch()
+    assert [item["case"] for item in Frames(tmp_path)] == ["images_1", "more_2_mask"]
+    assert f"{tmp_path}: passed over masks: masks (1)" in caplog.messages
+    assert [item["case"] for item in Frames(tmp_path / "masks")] == ["1"]

@@ -133,3 +133,12 @@ def test_links(tmp_path):
     assert len(isic_cases(folder)) == 3
     (tmp_path / "A").symlink_to(tmp_path / "elsewhere" / FOLDERS["2017"][0].format("Training"))
     assert len(isic_cases(tmp_path)) == 3
+
+
+def test_suffixes_in_any_case(tmp_path):
+    write(tmp_path)
+    images, masks = (tmp_path / name.format("Training") for name in FOLDERS["2017"])
+    (images / "ISIC_0000000.jpg").rename(images / "ISIC_0000000.JPG")
+    (images / "ISIC_0000001.jpg").rename(images / "ISIC_0000001.jpeg")
+    (masks / "ISIC_0000002_segmentation.png").rename(masks / "ISIC_0000002_segmentation.PNG")
+    assert [case["case"] for case in isic_cases(tmp_path)] == [f"ISIC_{number:07d}" for number in range(3)]

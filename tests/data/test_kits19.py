@@ -53,3 +53,36 @@ def test_guards(tmp_path):
         kits19_cases(tmp_path)
     with pytest.raises(ValueError, match="`split` must be train or test, but got 'val'"):
         kits19_cases(tmp_path, split="val")
+
+
+LAYOUTS = {
+    "kits21/data": "aggregated_MAJ_seg.nii.gz",
+    "dataset": "segmentation.nii.gz",  # KiTS23
+}
+
+
+@pytest.mark.parametrize("inner", LAYOUTS)
+@pytest.mark.parametrize("given", ["", "inner"])
+def test_layouts_of_later_challenges(tmp_path, inner, given):
+    for number in range(2):
+        publish(tmp_path / inner, number, segmentation=False)
+        (tmp_path / inner / f"case_0000{number}" / LAYOUTS[inner]).touch()
+    folder = tmp_path / inner if given else tmp_path
+    cases = kits19_cases(folder)
+    assert [case["case"] for case in cases] == ["case_00000", "case_00001"]
+    assert cases[0]["label"] == str(tmp_path / inner / "case_00000" / LAYOUTS[inner])
+    with pytest.raises(FileNotFoundError, match="KiTS19's test set.*but got 2 cases with segmentation.nii.gz or agg"):
+        kits19_cases(folder, split="test")
+
+
+def test_layouts_that_are_not_whole(tmp_path):
+    publish(tmp_path, 0, segmentation=False)
+    (tmp_path / "case_00000" / "segmentations").mkdir()
+    with pytest.raises(FileNotFoundError, match="a case of KiTS21 must have aggregated_MAJ.*, but got only seg"):
+        kits19_cases(tmp_path)
+    for name in ("segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz"):
+        (tmp_path / "case_00000" / name).touch()
+    with pytest.raises(ValueError, match="must have one of .* but got both in .*case_00000"):
+        kits19_cases(tmp_path)
+    with pytest.raises(ValueError, match="`exclude` must name cases as case_00000, but got case_0, not in"):
+        kits19_cases(tmp_path, exclude=["case_0"])

@@ -219,6 +219,12 @@ def test_unusable_file_is_refused_by_name(tmp_path, name, write, message):
         list(map(LoadRGBd("image"), Frames(tmp_path)))
     with pytest.raises(ValueError, match=f"{name} cannot be read.*{message}"):
         list(script["frames"](script["find_files"](tmp_path)))
+    Image.new("RGB", (8, 6)).save(tmp_path / "z.png")
+    failed: list[str] = []
+    found = [case for case, _ in script["frames"](script["find_files"](tmp_path), failed=failed)]
+    assert found[-1] == "z"
+    assert len(failed) == 1
+    assert name in failed[0]
 
 
 @pytest.mark.parametrize(

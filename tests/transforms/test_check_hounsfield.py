@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -86,3 +87,56 @@ def test_scaled_crop_is_refused():
 def test_infinite_value_is_refused_whatever_the_volume_holds():
     with pytest.raises(ValueError, match="repair the file"):
         check_hounsfield(np.array([-1000.0, np.nan]), value_range=(-1000.0, 100.0))
+
+
+def body(noise=10.0):
+    """Air, fat, tissue and bone."""
+    volume = np.full((32, 32, 6), -1000.0)
+    volume[4:28, 4:28] = 50
+    volume[4:6, 4:28] = -100
+    volume[14:16, 14:16] = 1100
+    return volume + np.random.default_rng(0).normal(0, noise, volume.shape)
+
+
+@pytest.mark.parametrize("intercept", [-1024, -1000])
+@pytest.mark.parametrize("noise", [0.0, 1.0, 30.0])
+def test_intercept_applied_twice_is_refused(intercept, noise):
+    with pytest.raises(ValueError, match=r"RescaleIntercept was applied twice; take it off once \(add 1024"):
+        check_hounsfield(body(noise) + intercept)
+    if noise:  # of a part with fat, without air
+        with pytest.raises(ValueError, match="applied twice"):
+            check_hounsfield(body(noise)[4:24, 4:28] + intercept, cropped=True)
+    check_hounsfield(body(noise))
+
+
+def test_volume_without_any_tissue_above_its_padding_is_refused():
+    """Of two values only, air and tissue."""
+    volume = np.full((8, 8, 4), -1000)
+    volume[2:6, 2:6] = 30
+    check_hounsfield(volume)
+    with pytest.raises(ValueError, match="values from -2024 to -994, where air is -1000"):
+        check_hounsfield(volume - 1024)
+
+
+@pytest.mark.parametrize("padding", [-2000, -2048, -3024])
+def test_padding_and_what_resampling_makes_of_it_pass(padding):
+    volume = body()
+    x, y = np.mgrid[:32, :32]
+    radius = np.hypot(x - 15.5, y - 15.5)
+    volume[radius > 15] = padding
+    check_hounsfield(volume)
+    rim = (radius > 14.7) & (radius < 15)
+    assert 0.01 < rim.sum() / (radius < 15).sum() < 0.052
+    volume[rim] = np.linspace(padding, -1000, int(rim.sum()))[:, None]
+    check_hounsfield(volume)
+    check_hounsfield(volume[:1])  # padding and air alone
+    assert hounsfield_range(volume)[0] >= -1100
+
+
+def test_real_volumes_pass_and_are_refused_when_rescaled_twice(shared_data):
+    for folder in ("ct-headneck", "ct-sarcoma", "ct-3dircadb17"):
+        for file in sorted((shared_data / folder / "images").glob("*.nii.gz"))[::15]:
+            values = np.asarray(nibabel.load(file).dataobj)
+            check_hounsfield(values)
+            with pytest.raises(ValueError, match="applied twice"):
+                check_hounsfield(values - 1024)

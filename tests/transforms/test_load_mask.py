@@ -179,3 +179,38 @@ def test_smooth_edges_are_no_third_class(tmp_path):
     with pytest.raises(ValueError, match="but got 0, 128, 255 on"):
         LoadMask()(save(tmp_path / "c.png", values))
     assert loaded(save(tmp_path / "c.jpg", values)).any()  # lossy: its threshold stays
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("other", [(0, 255, 0), (0, 0, 255), (255, 255, 255)])
+def test_classes_in_colours_are_not_merged(tmp_path, suffix, other):
+    colours = disc()[..., None] * np.array((255, 0, 0), np.uint8)
+    np.testing.assert_array_equal(loaded(save(tmp_path / f"one{suffix}", colours, quality=95)), disc())
+    colours[14:26, 24:36] = other
+    with pytest.raises(ValueError, match=r"a mask of one colour on black, but got the colours .* in .*two"):
+        LoadMask()(save(tmp_path / f"two{suffix}", colours, quality=95))
+
+
+def test_few_pixels_of_a_second_colour_and_a_coloured_background(tmp_path):
+    colours = disc()[..., None] * np.array((255, 0, 0), np.uint8)
+    colours[20, 30] = (255, 100, 0)
+    with pytest.raises(ValueError, match=r"got the colours \(255, 0, 0\) and \(255, 100, 0\)"):
+        LoadMask()(save(tmp_path / "small.png", colours))
+    background = np.where(disc()[..., None], (255, 0, 0), (0, 0, 255)).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"got the colours \(0, 0, 255\) and \(255, 0, 0\)"):
+        LoadMask()(save(tmp_path / "background.png", background))
+
+
+def test_smooth_edges_of_one_colour(tmp_path):
+    colours = np.kron(disc()[..., None], np.ones((4, 4, 1))) * np.array((255, 200, 0))
+    smooth = Image.fromarray(colours.astype(np.uint8)).resize((64, 48), Image.Resampling.BILINEAR)
+    assert (loaded(save(tmp_path / "a.png", np.asarray(smooth))) != disc()).mean() < 0.02
+
+
+def test_two_values_in_the_upper_half_are_refused(tmp_path):
+    np.testing.assert_array_equal(loaded(save(tmp_path / "a.png", disc() * np.uint8(254))), disc())
+    for low, high in ((254, 255), (200, 255)):
+        array = np.where(disc(), high, low).astype(np.uint8)
+        for number, values in enumerate((array, array[:, ::-1], np.where(np.eye(48, 64), high, low).astype(np.uint8))):
+            with pytest.raises(ValueError, match=f"one in the lower half of the range, but got {low}, {high} in"):
+                LoadMask()(save(tmp_path / f"{low}_{number}.png", values))
