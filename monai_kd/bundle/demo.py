@@ -59,9 +59,7 @@ STEPS = 7
 THREADS = 2  # small images gain nothing from more
 
 
-def demo(
-    output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 0, num_cases: int = 240
-) -> str:
+def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 0, num_cases: int = 240) -> str:
     """
     Show what distillation gains where labels are few, on generated CT of liver and tumors, in 1 to 3 minutes.
 
@@ -72,7 +70,7 @@ def demo(
     Args:
         output_dir: folder for the page, demo.json, the weights and the metrics of each case.
         seed: seed of the cases, the initial weights and the batches.
-        epochs: epochs of 50 iterations, for all three networks alike; 0 takes 7 to 10, by the speed of the machine.
+        epochs: epochs of 50 iterations, for all three networks alike; 0 takes 6 to 8, by the speed of the machine.
         num_cases: generated cases: half elsewhere, a sixth for the test, 4 labelled; at least 36.
 
     Returns:
@@ -104,9 +102,7 @@ def demo(
     gain = gain_of(runs, networks, curves["distilled"])
     seconds = time.monotonic() - start
     notes = [_recipe(cases, epochs, seed, seconds), _convergence(curves)]
-    page = write_report(
-        folder / "report.html", gain.sentence, measured, figures, notes, figures_first=True
-    )
+    page = write_report(folder / "report.html", gain.sentence, measured, figures, notes, figures_first=True)
     write_json(folder / "demo.json", gain, seconds)
     texts = [gain.sentence, *(table.to_text() for table in measured), *notes]
     return "\n\n".join([*texts, f"{gain.sentence}\n{page}"])
@@ -171,14 +167,9 @@ def _train_all(
     networks["teacher"] = teacher
     step(f"training the student alone: {LABELLED} labelled cases")
     networks["alone"], curves["alone"] = train("student", cases, epochs, seed, _say)
-    step(
-        f"training the student distilled: {LABELLED} labelled and "
-        f"{len(cases.unlabelled)} unlabelled cases"
-    )
+    step(f"training the student distilled: {LABELLED} labelled and {len(cases.unlabelled)} unlabelled cases")
     handlers = [distillation(teacher, cases, seed)]
-    networks["distilled"], curves["distilled"] = train(
-        "student", cases, epochs, seed, _say, handlers
-    )
+    networks["distilled"], curves["distilled"] = train("student", cases, epochs, seed, _say, handlers)
     return networks, curves
 
 
