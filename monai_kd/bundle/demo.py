@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What distillation gains, in minutes, on CT that is generated: a teacher from elsewhere, few labels here."""
+"""What distillation gains on generated CT: a teacher from elsewhere, few labels here."""
 
 from __future__ import annotations
 
@@ -59,19 +59,26 @@ STEPS = 7
 THREADS = 2  # small images gain nothing from more
 
 
-def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 0, num_cases: int = 240) -> str:
+def demo(
+    output_dir: str = "monai_kd_demo",
+    seed: int = 0,
+    epochs: int = 0,
+    num_cases: int = 240,
+) -> str:
     """
-    Show what distillation gains where labels are few, on generated CT of liver and tumors, in 1 to 3 minutes.
+    Show what distillation gains on generated CT with few labels, in 1 to 3 minutes.
 
-    A teacher is trained with many labelled cases of another hospital. Here 4 cases have labels and many have none. A
-    student with 60 times fewer weights is trained twice, with the same labelled batches: alone, and distilled from
-    the teacher, which also sees the unlabelled cases. Each call writes to a folder of its own.
+    A teacher is trained with many labelled cases of another hospital. Here 4 cases have labels
+    and many have none. A student with 60 times fewer weights is trained twice with the same
+    labelled batches. Once it is alone; once it is distilled from the teacher, also on the
+    unlabelled cases. Each call writes to a folder of its own.
 
     Args:
         output_dir: folder for the page, demo.json, the weights and the metrics of each case.
         seed: seed of the cases, the initial weights and the batches.
-        epochs: epochs of 50 iterations, for all three networks alike; 0 takes 6 to 8, by the speed of the machine.
-        num_cases: generated cases: half elsewhere, a sixth for the test, 4 labelled; at least 36.
+        epochs: epochs of 50 iterations, for all networks alike; 0 takes 6 to 8, by the
+            machine's speed.
+        num_cases: generated cases, half of them elsewhere, a sixth for the test; at least 36.
 
     Returns:
         what was gained in a sentence, the tables, the sentence again and the path of the HTML page.
@@ -102,7 +109,14 @@ def demo(output_dir: str = "monai_kd_demo", seed: int = 0, epochs: int = 0, num_
     gain = gain_of(runs, networks, curves["distilled"])
     seconds = time.monotonic() - start
     notes = [_recipe(cases, epochs, seed, seconds), _convergence(curves)]
-    page = write_report(folder / "report.html", gain.sentence, measured, figures, notes, figures_first=True)
+    page = write_report(
+        folder / "report.html",
+        gain.sentence,
+        measured,
+        figures,
+        notes,
+        figures_first=True,
+    )
     write_json(folder / "demo.json", gain, seconds)
     texts = [gain.sentence, *(table.to_text() for table in measured), *notes]
     return "\n\n".join([*texts, f"{gain.sentence}\n{page}"])
@@ -167,9 +181,17 @@ def _train_all(
     networks["teacher"] = teacher
     step(f"training the student alone: {LABELLED} labelled cases")
     networks["alone"], curves["alone"] = train("student", cases, epochs, seed, _say)
-    step(f"training the student distilled: {LABELLED} labelled and {len(cases.unlabelled)} unlabelled cases")
+    number = len(cases.unlabelled)
+    step(f"training the student distilled: {LABELLED} labelled and {number} unlabelled cases")
     handlers = [distillation(teacher, cases, seed)]
-    networks["distilled"], curves["distilled"] = train("student", cases, epochs, seed, _say, handlers)
+    networks["distilled"], curves["distilled"] = train(
+        "student",
+        cases,
+        epochs,
+        seed,
+        _say,
+        handlers,
+    )
     return networks, curves
 
 

@@ -35,8 +35,8 @@ WINDOW = CTWindow(level=85.0, width=150.0)  # liver and tumors, without fat and 
 @dataclass
 class DemoCases:
     """
-    What each network is trained with and what all are tested on. A case has ``case``, ``image`` (1, X, Y, Z) in
-    [0, 1] and ``label`` of the same shape.
+    What each network is trained with and what all are tested on. A case has ``case``, ``image``
+    (1, X, Y, Z) in [0, 1] and ``label`` of the same shape.
 
     Args:
         elsewhere: labelled cases of another hospital, which the teacher is trained with.
@@ -55,8 +55,8 @@ class DemoCases:
 
 def demo_cases(number: int, seed: int) -> DemoCases:
     """
-    Generate the cases: half of them elsewhere, a sixth for the test, a thirtieth for validation, 4 labelled, and the
-    rest unlabelled.
+    Generate the cases: half of them elsewhere, a sixth for the test, a thirtieth for validation,
+    4 labelled, and the rest unlabelled.
 
     Args:
         number: of cases in all, at least 36.
@@ -99,8 +99,9 @@ def _case(seed: int, place: int, index: int) -> dict[str, Any]:
 
 class SliceBatches:
     """
-    A loader of random axial slices, turned, scaled, shifted, brightened and with noise: a batch at a time, which is
-    ten times faster than slice by slice. Loaders of one seed give equal batches.
+    A loader of random axial slices, turned, scaled, shifted, brightened and with noise. It works
+    on whole batches, since slice by slice costs more than training. Loaders of one seed give equal
+    batches.
 
     Args:
         cases: of :py:func:`demo_cases`.
@@ -140,18 +141,22 @@ class SliceBatches:
 
     def _batch(self) -> dict[str, torch.Tensor]:
         size = self.batch_size
-        index = torch.randint(len(self.images), (size,), generator=self.draws)
-        grid = F.affine_grid(self._moves(), [size, 1, SIZE, SIZE], align_corners=False)
+        draws = self.draws
+        index = torch.randint(len(self.images), (size,), generator=draws)
+        shape = [size, 1, SIZE, SIZE]
+        grid = F.affine_grid(self._moves(), shape, align_corners=False)
         image = _resampled(self.images[index], grid, "bilinear")
         contrast, brightness = self._uniform(2, size, 1, 1, 1)
         image = image * (1 + 0.1 * contrast) + 0.05 * brightness
-        image = image + 0.03 * torch.randn(image.shape, generator=self.draws)
+        noise = torch.randn(image.shape, generator=draws)
+        image = image + 0.03 * noise
         if not self.label:
             return {"image": image}
-        return {"image": image, "label": _resampled(self.labels[index], grid, "nearest").long()}
+        label = _resampled(self.labels[index], grid, "nearest")
+        return {"image": image, "label": label.long()}
 
     def _moves(self) -> torch.Tensor:
-        """A turn by up to 10 degrees, a zoom by up to 12 % and a shift by up to 4 pixels for each slice."""
+        """Turns by up to 10 degrees, zooms by up to 12 % and shifts by up to 4 pixels."""
         zoom, turn, right, down = self._uniform(4, self.batch_size)
         zoom, turn = 1 + 0.12 * zoom, 0.17 * turn
         cos, sin = zoom * turn.cos(), zoom * turn.sin()
@@ -168,4 +173,10 @@ def _slices(cases: Sequence[dict[str, Any]], key: str) -> torch.Tensor:
 
 
 def _resampled(maps: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
-    return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
+    return F.grid_sample(
+        maps,
+        grid,
+        mode=mode,
+        padding_mode="border",
+        align_corners=False,
+    )

@@ -130,7 +130,10 @@ def _size(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def pictures(networks: Mapping[str, nn.Module], cases: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+def pictures(
+    networks: Mapping[str, nn.Module],
+    cases: Sequence[Mapping[str, Any]],
+) -> dict[str, bytes]:
     """The outlines of the label and of what the networks predict."""
     rows = []
     for case in cases:
@@ -144,7 +147,10 @@ def pictures(networks: Mapping[str, nn.Module], cases: Sequence[Mapping[str, Any
     return {caption: overlay(rows, window=(0, 1))}
 
 
-def tables(runs: Mapping[str, Sequence[CaseMetrics]], networks: Mapping[str, nn.Module]) -> list[Table]:
+def tables(
+    runs: Mapping[str, Sequence[CaseMetrics]],
+    networks: Mapping[str, nn.Module],
+) -> list[Table]:
     """Metrics, the paired test and what the networks cost."""
     pair = {name: runs[name] for name in ("alone", "distilled")}
     shape = (1, 1, SIZE, SIZE)

@@ -125,7 +125,8 @@ def train(
     Train a network for so many epochs; the last weights count.
 
     Args:
-        kind: ``"teacher"``, with the cases from elsewhere, or ``"student"``, with the few labelled ones here.
+        kind: ``"teacher"``, with the cases from elsewhere, or ``"student"``, with the few labelled
+            ones here.
         cases: of the demo.
         epochs: of 50 iterations.
         seed: of the weights and of the batches.
@@ -139,7 +140,12 @@ def train(
     labelled = cases.elsewhere if kind == "teacher" else cases.labelled
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE[kind])
     steps = epochs * ITERATIONS + 1
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE[kind], total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        LEARNING_RATE[kind],
+        total_steps=steps,
+        pct_start=0.15,
+    )
     line = _EpochLine(network, cases.validation, say)
     SupervisedTrainer(
         device=CPU,
@@ -160,8 +166,8 @@ def train(
 
 def distillation(teacher: UNet, cases: DemoCases, seed: int) -> DistillationHandler:
     """
-    What distils: the teacher's class probabilities, on the labelled slices and on as many that nobody labelled.
-    The mean over pixels is taken class by class, since a tumor has 1 % of the pixels.
+    What distils: the teacher's class probabilities, on the labelled slices and on as many without a
+    label. The mean over pixels is taken class by class, since a tumor has 1 % of the pixels.
     """
     unlabelled = SliceBatches(cases.unlabelled, BATCH["student"], ITERATIONS, seed + 1, label=False)
     term = DistillationTerm(KDLoss(temperature=1.0, balance="class"), weight="auto")
@@ -174,11 +180,18 @@ def distillation(teacher: UNet, cases: DemoCases, seed: int) -> DistillationHand
     )
 
 
+def _inferer() -> SliceInferer:
+    return SliceInferer(
+        roi_size=(SIZE, SIZE),
+        spatial_dim=2,
+        sw_batch_size=32,
+    )
+
+
 def predict(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     """Logits (B, C, X, Y, Z) of volumes (B, 1, X, Y, Z), slice by slice."""
-    inferer = SliceInferer(roi_size=(SIZE, SIZE), spatial_dim=2, sw_batch_size=32)
     with torch.no_grad():
-        return inferer(image, network)
+        return _inferer()(image, network)
 
 
 def evaluate(network: nn.Module, cases: DemoCases, folder: Path) -> list[CaseMetrics]:
@@ -192,14 +205,21 @@ def _evaluator(
     network: nn.Module, cases: Sequence[dict[str, Any]], handlers: Sequence[Any] = ()
 ) -> SupervisedEvaluator:
     classes = 1 + len(CLASSES)
+    dice = MeanDice(include_background=False, output_transform=OUTPUTS)
     rvd = RelativeVolumeDifferenceMetric(include_background=False)
     return SupervisedEvaluator(
         device=CPU,
         val_data_loader=DataLoader(Dataset(cases)),
         network=network,
-        inferer=SliceInferer(roi_size=(SIZE, SIZE), spatial_dim=2, sw_batch_size=32),
-        postprocessing=AsDiscreted(["pred", "label"], argmax=[True, False], to_onehot=classes),
-        key_val_metric={"dice": MeanDice(include_background=False, output_transform=OUTPUTS)},
-        additional_metrics={"rvd": IgniteMetricHandler(rvd, output_transform=OUTPUTS)},
+        inferer=_inferer(),
+        postprocessing=AsDiscreted(
+            ["pred", "label"],
+            argmax=[True, False],
+            to_onehot=classes,
+        ),
+        key_val_metric={"dice": dice},
+        additional_metrics={
+            "rvd": IgniteMetricHandler(rvd, output_transform=OUTPUTS),
+        },
         val_handlers=list(handlers),
     )
