@@ -43,7 +43,7 @@ $(STAMP): requirements-dev.txt setup.py pyproject.toml | $(PY)
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install ## trains, distils and evaluates on generated CT; prints a table and the path of an HTML page
+demo: install ## what a student with few labels gains on generated CT; prints it and the path of an HTML page
 	$(PY) -m monai_kd demo $(ARGS)
 
 test: install ## all tests, with the examples of the docstrings

@@ -45,4 +45,6 @@ def handlers_of(
     if name == "unlabelled10":
         unlabelled = Batches(others, length, seed + 1000, task.flips, labelled=False)
     interval = int(chosen.get("every", 50))
-    return [DistillationHandler(Teacher(large), terms, unlabelled=unlabelled, monitor_interval=interval)]
+    return [
+        DistillationHandler(Teacher(large), terms, unlabelled=unlabelled, pseudo_labels=True, monitor_interval=interval)
+    ]

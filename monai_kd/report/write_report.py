@@ -29,6 +29,7 @@ def write_report(
     tables: Sequence[Table] = (),
     figures: Mapping[str, bytes | str | Path] | None = None,
     notes: Sequence[str] = (),
+    figures_first: bool = False,
 ) -> Path:
     """
     Write one HTML file that holds everything, pictures included, so that it can be mailed and read offline.
@@ -39,6 +40,7 @@ def write_report(
         tables: tables, in order.
         figures: pictures under their captions, as PNG bytes or the path of a PNG file.
         notes: paragraphs above the tables. Every text is shown as it is: markup in it has no effect.
+        figures_first: whether the pictures stand above notes and tables.
 
     Returns:
         the absolute path of the file.
@@ -55,7 +57,13 @@ def write_report(
     """
     pictures = {caption: _embedded(caption, picture) for caption, picture in (figures or {}).items()}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(title=title, notes=notes, tables=tables, figures=pictures)
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        notes=notes,
+        tables=tables,
+        figures=pictures,
+        figures_first=figures_first,
+    )
     return replace_file(path, page).resolve()
 
 

@@ -34,3 +34,11 @@ def small_bundle(tmp_path) -> Path:
     (folder / "configs" / "evaluate.json").write_text(json.dumps({"validate::dataset::data": []}))  # an overlay
     (folder / "models" / "model.pt").write_bytes(b"weights")
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_cases():
+    """The fewest generated cases that the demo takes."""
+    from monai_kd.bundle.demo_cases import demo_cases
+
+    return demo_cases(36, seed=0)

@@ -11,35 +11,79 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import nibabel
 import numpy as np
 import pytest
 
-from monai_kd.bundle import demo as module
-from monai_kd.report import read_cases
+from monai_kd.bundle import demo_training
+from monai_kd.cli import _load_verb
+from monai_kd.report import read_cases, values_by_class
+
+demo = _load_verb("demo")
+
+
+class Nothing:
+    def attach(self, engine):
+        pass
+
+
+@pytest.fixture
+def tiny(monkeypatch, few_cases):
+    """Epochs of two iterations, and cases that are generated once."""
+    monkeypatch.setattr(demo_training, "ITERATIONS", 2)
+    monkeypatch.setitem(demo.__globals__, "demo_cases", lambda *_: few_cases)
 
 
 @pytest.mark.slow
-def test_demo_trains_evaluates_and_segments_by_the_bundle(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SIZE", 64)
-    monkeypatch.setitem(module.SMALL, "patch_size", [64, 64])
-    text = module.demo(str(tmp_path), epochs=1, num_cases=10)
+def test_demo_says_first_and_last_what_was_gained(tmp_path, tiny, capsys):
+    lines = demo(str(tmp_path), epochs=1, num_cases=36).splitlines()
+    (page,) = tmp_path.glob("*/report.html")
+    assert lines[-1] == str(page)
+    assert lines[0] == lines[-2]
+    assert lines[0].startswith("Distillation ")
 
-    page = next(tmp_path.glob("*/report.html"))
-    assert text.endswith(f"report: {page}")
-    assert page.read_text().count("data:image/png;base64") == 1
-    runs = [
-        read_cases(page.parent / module.BUNDLE / "eval" / name / "cases.csv") for _, name, _ in module.STAGES.values()
-    ]
-    assert [len(cases) for cases in runs] == [4, 4, 4]  # two test cases of two classes
-    assert len({tuple(case.metrics["dice"] for case in cases) for cases in runs}) == 3  # three networks, not one
-    mask = nibabel.load(next((page.parent / "dicom_masks").glob("*.nii.gz")))
-    assert mask.shape[:2] == (64, 64)
-    assert np.isin(np.asarray(mask.dataobj), [0, 1, 2]).all()
+    found = json.loads((page.parent / "demo.json").read_text("utf-8"))
+    assert list(found) == ["teacher", "alone", "distilled", "seconds"]
+    for name in ("teacher", "alone", "distilled"):
+        cases = read_cases(page.parent / "eval" / name / "cases.csv")
+        means = values_by_class(cases, "dice")["mean of classes"]
+        assert len(means) == 6
+        assert found[name] == pytest.approx(np.mean(list(means.values())), abs=1e-6)
+        assert f"{name} {found[name]:.3f}" in lines[0]
+    assert len({found[name] for name in ("teacher", "alone", "distilled")}) == 3
+
+    text = page.read_text("utf-8")
+    assert re.findall(r"<(h1|figure|table)", text) == ["h1", "figure", "table", "table", "table"]
+    assert re.search("<h1>(.*)</h1>", text)[1] == lines[0]
+    (mask,) = (page.parent / "dicom_masks").iterdir()
+    assert nibabel.load(mask).shape == (64, 64, 20)
+    printed = capsys.readouterr().out
+    assert printed.count("epoch 1/1: loss ") == 3
+    assert re.findall(r"^\[(\d)/7\]", printed, re.M) == list("1234567")
 
 
-@pytest.mark.parametrize("numbers", [{"epochs": 0}, {"num_cases": 9}])
-def test_demo_refuses_too_small_numbers_before_it_writes(tmp_path, numbers):
-    with pytest.raises(ValueError, match="`epochs` must be >= 1 and `num_cases` >= 10, but got"):
-        module.demo(str(tmp_path / "new"), **numbers)
+@pytest.mark.slow
+def test_demo_without_distillation_says_that_nothing_was_gained(tmp_path, tiny, monkeypatch):
+    monkeypatch.setitem(demo.__globals__, "distillation", lambda *_: Nothing())
+    monkeypatch.setitem(demo.__globals__, "_segment_dicom", lambda *_: None)
+    lines = demo(str(tmp_path), epochs=1, num_cases=36).splitlines()
+    assert lines[0].startswith("Distillation gained nothing that is certain (+0.000 Dice): ")
+    assert "Likely reason: " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"epochs": -1}, "`epochs` must be an integer >= 0, but got -1"),
+        ({"epochs": "a"}, "`epochs` must be an integer >= 0, but got 'a'"),
+        ({"seed": 1.5}, "`seed` must be an integer >= 0, but got 1.5"),
+        ({"num_cases": 35}, "`num_cases` must be an integer >= 36, but got 35"),
+    ],
+)
+def test_demo_refuses_wrong_numbers_before_it_writes(tmp_path, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        demo(str(tmp_path / "new"), **numbers)
     assert not (tmp_path / "new").exists()

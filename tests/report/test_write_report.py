@@ -78,3 +78,13 @@ def test_page_is_replaced(tmp_path):
 def test_other_pictures_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`figures` must be PNG, but got b'GIF89a' for 'cat'"):
         write_report(tmp_path / "page.html", "Runs", figures={"cat": b"GIF89a"})
+
+
+@pytest.mark.parametrize(
+    ("first", "order"), [(False, ["h1", "p", "h2", "figure"]), (True, ["h1", "figure", "p", "h2"])]
+)
+def test_pictures_stand_last_or_first(tmp_path, first, order):
+    table = Table("Dice", {"run": ""}, [["student"]])
+    path = write_report(tmp_path / "page.html", "Runs", [table], {"": PIXEL}, ["Note."], figures_first=first)
+    page = Reader(path.read_text("utf-8"))
+    assert [tag for tag, _ in page.tags if tag in order] == order
