@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from monai_kd.bundle.locate import locate_bundle, shipped_bundles
     from monai_kd.bundle.log_run import log_run
     from monai_kd.bundle.prepare_console import prepare_console
+    from monai_kd.bundle.present import present
     from monai_kd.bundle.staged_workflow import StagedWorkflow
     from monai_kd.bundle.trained_weights import trained_weights
 
@@ -40,6 +41,7 @@ MODULES = {
     "locate_bundle": "locate",
     "log_run": "log_run",
     "prepare_console": "prepare_console",
+    "present": "present",
     "shipped_bundles": "locate",
     "trained_weights": "trained_weights",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "locate_bundle",
     "log_run",
     "prepare_console",
+    "present",
     "shipped_bundles",
     "trained_weights",
 ]

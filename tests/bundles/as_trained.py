@@ -30,9 +30,11 @@ ELSEWHERE: dict[str, Any] = {
     "progress": False,
     "tensorboard": False,
 }
-NO_WEIGHTS = {"teacher_ckpt": None}
+# as a module: a callable would need a checkpoint
+NO_WEIGHTS = {"teacher_ckpt": None, "teacher_def::_mode_": "default"}
 NO_WEIGHTS_OF_TEAMS = NO_WEIGHTS | {"assistant_f_ckpt": None, "assistant_b_ckpt": None}
 NO_WEIGHTS_OF_XPNET = {
+    "teacher_def::_mode_": "default",
     "team::teachers": "$[monai_kd.networks.Teacher(@teacher_def) for name in @teachers] if @distil else []"
 }
 

@@ -79,19 +79,22 @@ class Row(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------- the weights of the terms
 # by bundle: the term, its weight (a number, or the name of what sets it), the paper's weight
+# EMKD, Eq. 9 and below it
+EMKD_WEIGHTS = {"pmd": ("auto", 0.1), "imd": ("GradientShare(0.1)", 0.9), "rad": ("GradientShare(0.1)", 0.9)}
 WEIGHTS: dict[str, dict[str, tuple[Any, float]]] = {
-    LIVER: {"pmd": (0.1, 0.1), "imd": (0.9, 0.9), "rad": (0.9, 0.9)},  # EMKD, Eq. 9 and below it
-    KIDNEY: {"pmd": (0.1, 0.1), "imd": (0.9, 0.9), "rad": (0.9, 0.9)},
-    # organs of 0.1 to 1 % of the pixels
-    HEADNECK: {"pmd": (0.1, 0.1), "imd": (0.05, 0.9), "rad": (0.2, 0.9)},
-    POLYP: {"at": (0.2, 0.2), "sgm": (0.2, 0.2), "kd": (0.0, 0.0)},  # KDAS, Eq. 8
+    LIVER: EMKD_WEIGHTS,
+    KIDNEY: EMKD_WEIGHTS,
+    HEADNECK: EMKD_WEIGHTS,
+    POLYP: {"at": ("auto", 0.2), "sgm": ("auto", 0.2), "kd": (0.0, 0.0)},  # KDAS, Eq. 8
     # PLC-KD, Eq. 1; the paper's lambda is in a supplement, 1 is taken for it
-    SKIN: {"kd": (1.0, 1.0)},
-    ENDOSCENE: {"kd": (1.0, 1.0)},
-    DISC: {"kd": (1.0, 1.0)},
-    XPNET: {"adversarial": (0.01, 0.2)},  # XP-Net, Eq. 2, without a number; 0.2 is HAD-Net's
+    SKIN: {"kd": ("auto", 1.0)},
+    ENDOSCENE: {"kd": ("auto", 1.0)},
+    DISC: {"kd": ("auto", 1.0)},
+    XPNET: {"adversarial": ("auto", 0.2)},  # XP-Net, Eq. 2, without a number; 0.2 is HAD-Net's
 }
-SUPERVISED = dict.fromkeys(EVERY, 1.0) | {POLYP: 0.8}  # KDAS, Eq. 8
+# what `--weights` is called that brings the paper's back
+PAPERS = dict.fromkeys(EVERY, "paper") | dict.fromkeys((SKIN, ENDOSCENE, DISC), "fixed") | {XPNET: "hadnet"}
+SUPERVISED = dict.fromkeys(EVERY, 1.0)  # KDAS, Eq. 8: 0.8, with `--weights paper`
 
 # ------------------------------------------------------------------------------------------------ the terms and the layers
 # by bundles: the term, its loss, layers of the student and of the teacher (none: logits)
@@ -104,8 +107,8 @@ TERMS: list[tuple[Sequence[str], Terms]] = [
     (
         [LIVER, KIDNEY],
         {
-            # Eq. 1; T = 4 and the forward direction: code
-            "pmd": (KDLoss(4.0, direction="forward", balance="none"), *LOGITS),
+            # Eq. 1; the forward direction: code, whose T = 4 makes students of small structures predict background
+            "pmd": (KDLoss(1.0, direction="forward", balance="none"), *LOGITS),
             # Eq. 3 to 5, as the code reads them
             "imd": (ImportanceMapLoss(exponent=4, norm="squared_l2"), *EMKD_LAYERS),
             # Eq. 6 to 8
@@ -115,7 +118,7 @@ TERMS: list[tuple[Sequence[str], Terms]] = [
     (
         [HEADNECK],
         {
-            "pmd": (KDLoss(4.0, direction="forward", balance="class"), *LOGITS),
+            "pmd": (KDLoss(1.0, direction="forward", balance="none"), *LOGITS),
             "imd": (ImportanceMapLoss(exponent=4, norm="squared_l2"), *EMKD_LAYERS),
             "rad": (RegionAffinityLoss(num_classes=5, norm="squared"), *EMKD_LAYERS),
         },
@@ -650,7 +653,7 @@ def shown(weight: Any) -> Any:
     """A weight as the table has it: a number, or what sets it."""
     if isinstance(weight, (int, float)):
         return float(weight)
-    return weight if isinstance(weight, str) else type(weight).__name__
+    return weight if isinstance(weight, str) else repr(weight)
 
 
 def settings(loss: nn.Module) -> dict[str, Any]:
@@ -679,8 +682,7 @@ def test_weights_are_those_of_the_table(trained, name):
 @pytest.mark.parametrize("name", EVERY)
 def test_weights_of_the_paper_are_an_override_away(tiny_data, name):
     paper = {term: number for term, (_, number) in WEIGHTS[name].items()}
-    values = {f"{term}_weight": number for term, number in paper.items()}
-    training = AsTrained(name, tiny_data(name), **values)
+    training = AsTrained(name, tiny_data(name), weights=PAPERS[name])
     if name == XPNET:
         assert training.get("distillation::1").weight == paper["adversarial"]
     else:
@@ -736,7 +738,7 @@ def test_compared_methods_have_the_weights_of_released_codes(tiny_data, name, me
         assert settings(term.loss) == settings(COMPARED_LOSSES[method])
     plain = [] if name in CT or method in ("cwd", "dkd") else ["kd"]
     assert [each for each in found if each != method] == plain
-    assert [found[each].weight for each in plain] == [1.0] * len(plain)
+    assert [found[each].weight for each in plain] == ["auto"] * len(plain)
 
 
 def test_no_method_is_left_out():

@@ -113,7 +113,7 @@ def test_only_the_student_distils(trained, tiny_data, name, overlay):
     if not overlay:
         assert handlers[: len(first)] == first  # before what logs and validates
     assert handlers.count("EpochSeedHandler") == 1
-    assert training.handler("EpochSeedHandler").dataset is training.loader().dataset
+    assert training.handler("EpochSeedHandler").datasets[0] is training.loader().dataset
 
 
 @every_bundle

@@ -103,7 +103,7 @@ def test_teacher_and_assistants_have_one_architecture(stage):
     assert parser.get_parsed_content("best_ckpt").endswith(f"models/{stage}.pt")
     assert parser.get_parsed_content("distillation") == []
     assert parser.get("boundary_swap")["prob"] == (1.0 if stage == "assistant_b" else 0.0)
-    assert ("false_pixels" in parser.get("resume::state")) is (stage == "assistant_f")
+    assert ("false_pixels" in parser.get("resume::states")) is (stage == "assistant_f")
 
 
 def test_student_is_monais():
