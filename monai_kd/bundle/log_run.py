@@ -75,7 +75,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     network = unwrap(trained(trainer)[0])
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: check_finite({"network": network}))
     claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
-    tell_how_to_resume(checkpoint)
+    tell_how_to_resume(trainer, checkpoint)
     if get_rank() > 0:
         return
     logger.info(

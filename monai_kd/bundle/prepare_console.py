@@ -17,14 +17,18 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from fire.parser import DefaultParseValue
+from ignite.engine import Engine, Events
 from monai.apps.utils import get_logger
 from monai.utils import ensure_tuple
 
@@ -35,6 +39,7 @@ from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
 checkpoints: list[Path] = []  # of the training of this process
+deferred: list[int] = []  # Ctrl-C that came while an object was deleted
 
 
 def prepare_console() -> None:
@@ -77,14 +82,37 @@ def _is_of_use(record: logging.LogRecord) -> bool:
     return "resuming from iteration 0," not in record.getMessage()
 
 
-def tell_how_to_resume(checkpoint: str | os.PathLike) -> None:
+def tell_how_to_resume(trainer: Engine, checkpoint: str | os.PathLike) -> None:
     """
-    Let Ctrl-C name the command that goes on with the training to a file of best weights.
+    Let Ctrl-C name the command that goes on with the training to a file of best weights. It reaches the loader's
+    workers as well, whose death would come first, as an error: those that are forked leave it to this process. Where
+    Python would ignore it, as the loader is deleted, the next iteration ends the training.
 
     Args:
+        trainer: the trainer.
         checkpoint: the file.
     """
     checkpoints[:] = [Path(checkpoint)]
+    trainer.add_event_handler(Events.ITERATION_STARTED, _stop_if_interrupted)
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, partial(_interrupt, os.getpid()))
+
+
+def _interrupt(process: int, number: int, frame: FrameType | None) -> None:
+    if os.getpid() != process:
+        return
+    names = [each.f_code.co_name for each, _ in traceback.walk_stack(frame)]
+    if "__del__" in names:
+        deferred.append(number)
+    else:
+        signal.default_int_handler(number, frame)
+
+
+def _stop_if_interrupted() -> None:
+    if deferred:
+        deferred.clear()
+        raise KeyboardInterrupt
 
 
 def _with_cause_last(hook: Callable) -> Callable:

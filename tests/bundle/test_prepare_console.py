@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -221,13 +223,48 @@ def test_interrupt_is_one_line_with_the_command_that_goes_on(words, command, cap
     monkeypatch.setattr(sys, "argv", words)
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "model_checkpoint_epoch=1.pt").touch()
-    tell_how_to_resume(tmp_path / "model.pt")
+    tell_how_to_resume(Engine(lambda engine, batch: None), tmp_path / "model.pt")
     assert told(KeyboardInterrupt(), capsys) == f"\nstopped; go on with: {command}\n"
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Any]:
+    """Ends this process as it would outside of pytest."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("console")
+def test_interrupt_is_for_the_process_that_trains(ctrl_c, monkeypatch, tmp_path):
+    """A worker that it ends is an error of the loader, and prints a traceback."""
+    tell_how_to_resume(Engine(lambda engine, batch: None), tmp_path / "model.pt")
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c()
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a worker
+    ctrl_c()
+
+
+@pytest.mark.usefixtures("console")
+def test_interrupt_is_not_lost_while_an_object_is_deleted(ctrl_c, tmp_path):
+    """Python ignores exceptions there; a loader is deleted after each epoch."""
+
+    class Loader:
+        def __del__(self) -> None:
+            ctrl_c()
+
+    done = []
+    trainer = Engine(lambda engine, batch: done.append(Loader() and batch))
+    tell_how_to_resume(trainer, tmp_path / "model.pt")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run([0, 1, 2])
+    assert done == [0]
 
 
 @pytest.mark.usefixtures("console")
 def test_interrupt_where_nothing_can_be_resumed(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", COMMAND)
     assert told(KeyboardInterrupt(), capsys) == "\nstopped.\n"
-    tell_how_to_resume(tmp_path / "model.pt")
+    tell_how_to_resume(Engine(lambda engine, batch: None), tmp_path / "model.pt")
     assert told(KeyboardInterrupt(), capsys).startswith("\nstopped; no epoch of the training was completed")
