@@ -17,6 +17,7 @@ import re
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from monai_kd.bundle import demo_training
 from monai_kd.cli import _load_verb
@@ -38,8 +39,12 @@ def tiny(monkeypatch, few_cases):
 
 
 @pytest.mark.slow
-def test_demo_says_first_and_last_what_was_gained(tmp_path, tiny, capsys):
+def test_demo_says_first_and_last_what_was_gained(tmp_path, tiny, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     lines = demo(str(tmp_path), epochs=1, num_cases=36).splitlines()
+    assert threads == [1, 2]  # whatever the machine has, and as it was
     (page,) = tmp_path.glob("*/report.html")
     assert lines[-1] == str(page)
     assert lines[0] == lines[-2]
