@@ -34,8 +34,7 @@ ELSEWHERE: dict[str, Any] = {
 NO_WEIGHTS = {"teacher_ckpt": None, "teacher_def::_mode_": "default"}
 NO_WEIGHTS_OF_TEAMS = NO_WEIGHTS | {"assistant_f_ckpt": None, "assistant_b_ckpt": None}
 NO_WEIGHTS_OF_XPNET = {
-    "teacher_def::_mode_": "default",
-    "team::teachers": "$[monai_kd.networks.Teacher(@teacher_def) for name in @teachers] if @distil else []"
+    "team::teachers": "$[monai_kd.networks.Teacher(@teacher_def()) for name in @teachers] if @distil else []"
 }
 
 # an overlay for each network that a bundle trains, and the one of 3D

@@ -219,7 +219,7 @@ TABLE: list[tuple[Sequence[str], list[Row]]] = [
             Row("weight decay", 0, OPEN),
             Row("learning rate at 0, 1/4, 1/2, 3/4", COSINE, SAME, "EMKD, IV-A: cosine annealing"),
             Row("learning rate at the end", 1e-6, SAME, "EMKD, IV-A: the lowest is 0.000001"),
-            Row("temperature", 4.0, OPEN, "EMKD, Eq. 1", "code: T = 4, x 16"),
+            Row("temperature", 1.0, OPEN, "EMKD, Eq. 1", "code: T = 4, x 16 (`--weights paper`)"),
             Row(
                 "validated every",
                 2,
