@@ -236,7 +236,7 @@ def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
             inner[:] = []
             continue
         seen.add(os.path.realpath(folder))
-        masks = set(_masks(Path(folder), inner, names))
+        masks = set(masks_beside(Path(folder), inner, names))
         if masks:
             logger.warning(f"{folder}: passed over masks: {', '.join(sorted(masks)[:5])} ({len(masks)})")
         inner[:] = sorted((n for n in inner if not n.startswith(".") and n not in masks), key=natural_order)
@@ -244,7 +244,7 @@ def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
         yield from (Path(folder, name) for name in shown if _is_readable(Path(name)))
 
 
-def _masks(folder: Path, inner: list[str], names: list[str]) -> list[str]:
+def masks_beside(folder: Path, inner: list[str], names: list[str]) -> list[str]:
     """Folders of masks beside images, and the files of earlier results."""
     own = [name for name in names if Path(name).stem.endswith(RESULTS) and "frames.csv" in names]
     if any(IMAGE_FOLDER.fullmatch(name) or name == folder.name for name in inner):

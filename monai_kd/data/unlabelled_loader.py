@@ -24,6 +24,7 @@ from monai.transforms import Compose, MapTransform
 
 from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES
 from monai_kd.data.find_volumes import find_volumes
+from monai_kd.data.frames import masks_beside
 from monai_kd.data.photo_pairs import walk
 from monai_kd.data.slice_dataset import slice_dataset
 
@@ -92,15 +93,20 @@ def without_labels(transform: Compose) -> Compose:
 
 def photos_below(folder: PathLike) -> list[dict[str, str]]:
     """
-    The pictures below a folder, named after their place in it.
+    The pictures below a folder, named after their place in it. Folders of masks beside images are passed over.
 
     Raises:
         FileNotFoundError: when there is none.
     """
     root = Path(folder).expanduser()
     found = []
-    for place, _, names in walk(root):
-        for name in names:
+    passed_over: set[Path] = set()
+    for place, inner, names in walk(root):
+        masks = set(masks_beside(place, inner, names))
+        passed_over |= {place / name for name in masks}
+        if any(folder in passed_over for folder in (place, *place.parents)):
+            continue
+        for name in [name for name in names if name not in masks]:
             path = place / name
             if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
                 case = "_".join(path.relative_to(root).with_suffix("").parts)

@@ -169,6 +169,8 @@ class RandBoundaryTransformd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         d = dict(data)
+        if self.allow_missing_keys and self.label_key not in d:
+            return d  # an image that nobody labelled
         drawn = False
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], d[self.label_key], randomize=not drawn)

@@ -290,3 +290,11 @@ def test_label_in_bfloat16():
     expected = RandBoundaryTransform(2).set_random_state(0)(image.bfloat16(), label)
     assert torch.equal(changed, expected)
     assert not torch.equal(changed, image.bfloat16())
+
+
+def test_image_without_a_label_stays_as_it_is_where_keys_may_miss():
+    image = torch.rand(3, 8, 8)
+    loose = RandBoundaryTransformd(prob=1.0, width=2, allow_missing_keys=True)
+    assert torch.equal(loose({"image": image})["image"], image)
+    with pytest.raises(KeyError, match="label"):
+        RandBoundaryTransformd(prob=1.0, width=2)({"image": image})
