@@ -85,7 +85,7 @@ def override_value(key: str, value: Any, default: Any, text: str | None = None) 
         return expand_home(value)  # an argument of a component may be of several kinds
     if isinstance(default, bool):
         return _boolean(key, value, default)
-    if isinstance(default, Real) or default == AUTO:
+    if isinstance(default, Real) or (default == AUTO and _name(key) != "weights"):
         return _number(key, value, default)
     if isinstance(default, str) and not is_code(default):
         return _text(key, value, default, text)

@@ -177,3 +177,9 @@ def test_any_value_is_taken_or_refused_in_one_line(key, value, default, text):
         assert found in (True, False)
     if isinstance(default, (int, float)) and not isinstance(value, str):
         assert math.isfinite(found)
+
+
+@pytest.mark.parametrize("value", ["paper", "auto", "fixed"])
+def test_choice_whose_default_is_auto_is_no_number(value):
+    assert override_value("weights", value, "auto") == value
+    assert override_value("kd_weight", 0.5, "auto") == 0.5
