@@ -118,3 +118,12 @@ def test_links(tmp_path):
     (tmp_path / "elsewhere" / "top").symlink_to(tmp_path)
     assert len(idrid_cases(folder)) == 3
     assert len(idrid_cases(tmp_path)) == 3
+
+
+def test_suffixes_in_any_case(tmp_path):
+    write(tmp_path)
+    images, masks = part(tmp_path)
+    (images / "IDRiD_01.jpg").rename(images / "IDRiD_01.JPG")
+    (images / "IDRiD_02.jpg").rename(images / "IDRiD_02.jpeg")
+    (masks / "IDRiD_03_OD.tif").rename(masks / "IDRiD_03_OD.TIFF")
+    assert [case["case"] for case in idrid_cases(tmp_path)] == ["IDRiD_01", "IDRiD_02", "IDRiD_03"]

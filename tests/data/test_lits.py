@@ -70,3 +70,9 @@ def test_guards(tmp_path):
         lits_cases(tmp_path)
     with pytest.raises(ValueError, match="`split` must be train or test, but got 'val'"):
         lits_cases(tmp_path, split="val")
+
+
+def test_suffixes_in_any_case(tmp_path):
+    publish(tmp_path, [0])
+    publish(tmp_path, [1], ".NII.GZ")
+    assert [case["case"] for case in lits_cases(tmp_path)] == ["volume-0", "volume-1"]

@@ -51,3 +51,9 @@ def test_other_files_are_refused(tmp_path, text, message):
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` must be a cases\.csv"):
         read_cases(tmp_path / "cases.csv")
+
+
+def test_byte_order_mark_of_a_spreadsheet(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text("case,class,dice,label_voxels,pred_voxels\n01,liver,0.9,80,82\n", encoding="utf-8-sig")
+    assert read_cases(path)[0].case == "01"
