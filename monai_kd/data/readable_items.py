@@ -81,7 +81,7 @@ class ReadableItems(IterableDataset):
 
     def forget_failures(self) -> None:
         """Starts the list anew."""
-        self.log.write_text("")
+        self.log.write_text("", encoding="utf-8")
 
     def _items(self) -> Iterator[Mapping[str, Any]]:
         if not isinstance(self.data, Frames):

@@ -59,6 +59,14 @@ def without_weights(name: str) -> dict[str, Any]:
     return values
 
 
+def without_gain(parser: ConfigParser) -> ConfigParser:
+    """A bundle whose gain is not said, which would need its data."""
+    handlers = parser.get("distillation")
+    kept = [each for each in handlers if not str(each.get("_target_", "")).endswith("GainHandler")]
+    parser["distillation"] = kept
+    return parser
+
+
 class AsTrained:
     """A bundle's training, parsed. `trainer` and `evaluator` are the arguments that those would get."""
 

@@ -24,6 +24,7 @@ from monai.engines import SupervisedTrainer
 
 from monai_kd.networks import FeatureCapture
 from monai_kd.networks.isolated_rng import isolated_rng
+from tests.bundles.as_trained import without_gain
 from tests.bundles.journey import BUNDLES, HEADNECK, KIDNEY, LIVER, ROOT, SKIN, TEAMS, section
 
 EMKD = (LIVER, KIDNEY, HEADNECK)
@@ -42,7 +43,7 @@ def parsed(name: str, *overlays: str, **values: Any) -> ConfigParser:
     parser.update({"teacher_ckpt": None, "device": torch.device("cpu")} | values)
     if name == SKIN:
         parser.update({"teacher_def::backbone": "tiny", "image_size": [64, 64], "channels": [512, 128]})
-    return parser
+    return without_gain(parser)
 
 
 def step(parser: ConfigParser, name: str) -> tuple[torch.Tensor, dict[str, torch.Tensor], Any]:

@@ -134,7 +134,7 @@ def test_one_epoch_and_one_are_two(options, tmp_path, overlay):
     assert (said if overlay else "discriminator's optimizer 'Adam, lr 0.0002") in root_cause(caught.value)
     run_configs(BUNDLES[XPNET], resume, bundle_root=str(roots[1]), **(common | {"max_epochs": 2}))
     one, two = (resume_state(root, 2, name) for root in roots)
-    learnt = {"patch_discriminator", "patch_optimizer"} if overlay else {"adversarial"}
+    learnt = {"patch_discriminator", "patch_optimizer"} if overlay else {"adversarial", "gain"}
     assert set(one) == {"model", "optimizer", "lr_scheduler", "trainer", "best"} | learnt
     for key in ("model", "optimizer", *learnt):
         torch.testing.assert_close(one[key], two[key], rtol=0, atol=0)
