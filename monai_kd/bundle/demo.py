@@ -229,7 +229,7 @@ def _convergence(curves: dict[str, list[float]]) -> str:
     parts = [f"{name} {gained[name]:+.3f}" for name in NAMES]
     alone = gained["alone"]
     if alone < CONVERGED:
-        verdict = "The student alone has converged"
+        verdict = "The student alone has stopped rising (docs/results/demo.md has longer trainings)"
     else:
-        verdict = "The student alone has not converged; more `--epochs` would show by how much"
+        verdict = "The student alone still rises; more `--epochs` would show by how much"
     return f"{verdict}. Validation Dice gained in the last fifth of the epochs: {', '.join(parts)}."
