@@ -19,7 +19,6 @@ from types import FunctionType
 from typing import Any
 from zlib import crc32
 
-import torch
 from ignite.distributed import get_world_size
 from monai.engines import AdversarialTrainer
 from torch import nn
@@ -35,6 +34,7 @@ from monai_kd.handlers import (
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import Teacher
 from monai_kd.networks.feature_capture import unwrap
+from monai_kd.networks.weights_checksum import weights_checksum
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -141,8 +141,7 @@ def _weights(teachers: Iterable[Teacher]) -> str:
     for teacher in teachers:
         if teacher.outputs in ("softmax", "sigmoid"):  # the same weights say something else
             checksum = crc32(teacher.outputs.encode(), checksum)
-        for tensor in teacher.network.state_dict().values():
-            checksum = crc32(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy(), checksum)
+        checksum = weights_checksum(teacher.network, checksum)
     return f"{checksum:08x}"
 
 

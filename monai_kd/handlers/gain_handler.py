@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import torch
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 
+from monai_kd.data import replace_file
 from monai_kd.handlers.distillation_handler import DistillationHandler
+from monai_kd.networks.weights_checksum import weights_checksum
 from monai_kd.networks.weights_facts import read_facts
 
 logger = logging.getLogger("monai_kd")
@@ -113,8 +114,7 @@ class GainHandler:
         self.teacher_evaluator.run()
         score = self._metric(self.teacher_evaluator)
         if self.cache is not None and get_rank() == 0:
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            self.cache.write_text(json.dumps(known | {key: score}, indent=1), encoding="utf-8")
+            replace_file(self.cache, json.dumps(known | {key: score}, indent=1))
         return score
 
     def _cached(self) -> dict[str, float]:
@@ -122,16 +122,12 @@ class GainHandler:
             return {}
         try:
             return dict(json.loads(self.cache.read_text("utf-8")))
-        except ValueError:  # cut off while it was written: measured anew
+        except ValueError:  # damaged: measured anew
             return {}
 
     def _key(self) -> str:
         """The teacher's weights and the cases."""
-        checksum = 0
-        for value in self.teacher_evaluator.network.state_dict().values():
-            if isinstance(value, torch.Tensor):
-                flat = value.detach().cpu().contiguous().flatten().view(dtype=torch.uint8)
-                checksum = crc32(flat.numpy().tobytes(), checksum)
+        checksum = weights_checksum(self.teacher_evaluator.network)
         return f"weights {checksum:08x}, cases {validation_cases(self.evaluator):08x}"
 
     @staticmethod

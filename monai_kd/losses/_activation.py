@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
 
-from ._inputs import check_shares
+from ._inputs import check_shares, plain
 
 ACTIVATIONS = ("softmax", "sigmoid")
 OVERLAP = 1.05  # above the sum of shares that half precision rounds
@@ -57,7 +56,7 @@ def overlapping_masks(label: torch.Tensor | None, student: torch.Tensor, needed_
             '`label` must hold a mask for each channel of `student` with `activation="sigmoid"`, '
             f"but got {tuple(label.shape)} and {tuple(student.shape)}."
         )
-    masks = label.as_tensor() if isinstance(label, MetaTensor) else label
+    masks = plain(label)
     check_shares("label", masks, "a mask of each class")
     masks = masks.to(student.dtype)
     return torch.cat([1 - masks.amax(dim=1, keepdim=True), masks], dim=1)
@@ -93,8 +92,7 @@ class OverlapCheck:
             return
         if channels == 1 or label.shape[1] != channels:
             return
-        plain = label.as_tensor() if isinstance(label, MetaTensor) else label
-        most = plain.detach().sum(dim=1, dtype=torch.float32).amax()
+        most = plain(label).detach().sum(dim=1, dtype=torch.float32).amax()
         self._calls += 1
         if self._most is not None and self._most.device == most.device:
             most = torch.maximum(most, self._most)

@@ -93,14 +93,14 @@ def one_hot_label(
         raise ValueError(
             f"`label` must hold class indices in 1 channel or one-hot in {num_classes} channels, but got {shape}."
         )
-    plain = label.as_tensor() if isinstance(label, MetaTensor) else label
+    values = plain(label)
     if shape[1] > 1:
-        check_shares("label", plain, "one-hot")
-        return plain.to(student.dtype)
-    _check_class_indices(plain, num_classes)
+        check_shares("label", values, "one-hot")
+        return values.to(student.dtype)
+    _check_class_indices(values, num_classes)
     # at least two: an image of background only is no reason for a one-channel mask
-    num_classes = num_classes or max(2, int(plain.max()) + 1)
-    return one_hot(plain, num_classes, dtype=student.dtype)
+    num_classes = num_classes or max(2, int(values.max()) + 1)
+    return one_hot(values, num_classes, dtype=student.dtype)
 
 
 def two_channels(logits: torch.Tensor) -> torch.Tensor:
@@ -254,9 +254,14 @@ def check_num_classes(num_classes: int | None) -> None:
         raise ValueError(f"`num_classes` must be at least 2, the background included, but got {num_classes}.")
 
 
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor without the metadata of a MetaTensor."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-    return plain.to(torch.promote_types(plain.dtype, torch.float32))
+    values = plain(tensor)
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_class_indices(label: torch.Tensor, num_classes: int | None) -> None:
