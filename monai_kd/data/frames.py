@@ -93,7 +93,7 @@ class Frames:
         if passed_over == os.path.realpath(root):
             raise ValueError(f"`exclude` must be another folder than `path`, but got {root} for both; write elsewhere.")
         self.files: dict[str, Path] = {}
-        for file in [root] if root.is_file() else _below(root, passed_over):
+        for file in [root] if root.is_file() else readable_below(root, passed_over):
             parts = (*file.parent.relative_to(root).parts, file.stem) if root.is_dir() else (file.stem,)
             name = same_name("_".join(parts))
             if name in self.files:
@@ -229,14 +229,15 @@ def _is_readable(file: Path) -> bool:
     return file.suffix.lower() in (*PAGED_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
+def readable_below(root: Path, passed_over: str | None = None) -> Iterator[Path]:
+    """Pictures and videos below a folder, each real folder once, without hidden ones and without masks."""
     seen = {passed_over}  # links may lead in circles
     for folder, inner, names in os.walk(root, followlinks=True):
         if os.path.realpath(folder) in seen:
             inner[:] = []
             continue
         seen.add(os.path.realpath(folder))
-        masks = set(masks_beside(Path(folder), inner, names))
+        masks = set(_masks(Path(folder), inner, names))
         if masks:
             logger.warning(f"{folder}: passed over masks: {', '.join(sorted(masks)[:5])} ({len(masks)})")
         inner[:] = sorted((n for n in inner if not n.startswith(".") and n not in masks), key=natural_order)
@@ -244,7 +245,7 @@ def _below(root: Path, passed_over: str | None) -> Iterator[Path]:
         yield from (Path(folder, name) for name in shown if _is_readable(Path(name)))
 
 
-def masks_beside(folder: Path, inner: list[str], names: list[str]) -> list[str]:
+def _masks(folder: Path, inner: list[str], names: list[str]) -> list[str]:
     """Folders of masks beside images, and the files of earlier results."""
     own = [name for name in names if Path(name).stem.endswith(RESULTS) and "frames.csv" in names]
     if any(IMAGE_FOLDER.fullmatch(name) or name == folder.name for name in inner):

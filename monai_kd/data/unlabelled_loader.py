@@ -22,10 +22,9 @@ from monai.config import PathLike
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, MapTransform
 
-from monai_kd.data.endoscopy_cases import PHOTO_SUFFIXES
 from monai_kd.data.find_volumes import find_volumes
-from monai_kd.data.frames import masks_beside
-from monai_kd.data.photo_pairs import walk
+from monai_kd.data.frames import readable_below
+from monai_kd.data.photo_pairs import PHOTO_SUFFIXES
 from monai_kd.data.slice_dataset import slice_dataset
 
 KINDS = ("slices", "volumes", "photos")
@@ -99,18 +98,11 @@ def photos_below(folder: PathLike) -> list[dict[str, str]]:
         FileNotFoundError: when there is none.
     """
     root = Path(folder).expanduser()
+    photos = [path for path in readable_below(root) if path.suffix.lower() in PHOTO_SUFFIXES]
     found = []
-    passed_over: set[Path] = set()
-    for place, inner, names in walk(root):
-        masks = set(masks_beside(place, inner, names))
-        passed_over |= {place / name for name in masks}
-        if any(folder in passed_over for folder in (place, *place.parents)):
-            continue
-        for name in [name for name in names if name not in masks]:
-            path = place / name
-            if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
-                case = "_".join(path.relative_to(root).with_suffix("").parts)
-                found.append({"image": str(path), "case": case})
+    for path in photos:
+        case = "_".join(path.relative_to(root).with_suffix("").parts)
+        found.append({"image": str(path), "case": case})
     if not found:
         raise FileNotFoundError(
             f"`folder` must hold pictures ({', '.join(PHOTO_SUFFIXES)}), but got {os.fspath(folder)}."

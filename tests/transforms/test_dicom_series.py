@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import itk
@@ -26,7 +27,7 @@ from monai.transforms import LoadImage
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import RLELossless, generate_uid
 
-from monai_kd.data import find_volumes
+from monai_kd.data import find_volumes, write_dicom_series
 from monai_kd.transforms import LoadSlice
 from monai_kd.transforms.check_frames import check_positions
 from monai_kd.transforms.dicom_frames import Frame
@@ -650,3 +651,39 @@ def test_two_series_are_two_uids(tmp_path):
 
     write_series(tmp_path / "ct", edit)
     check_refused(tmp_path / "ct", r"the slices of one DICOM series, but got 4 in .*ct; move each")
+
+
+@pytest.fixture
+def series(tmp_path):
+    affine = np.diag([-1.0, -1.0, 2.5, 1.0])
+    return write_dicom_series(tmp_path / "series", np.full((16, 16, 6), -1000), affine)
+
+
+def test_whole_series_passes_in_any_order(series):
+    DicomSeries.of_files(series)
+    DicomSeries.of_files(series[::-1])
+
+
+def test_missing_slice_names_the_folder(series):
+    with pytest.raises(ValueError, match=r"must lie at equal gaps, but got 2\.5 to 5 mm \(usually 2\.5\) in .*series"):
+        DicomSeries.of_files(series[:2] + series[3:])
+
+
+def test_doubled_slice_is_refused_wherever_a_folder_is_read(series):
+    shutil.copy(series[3], series[3].with_name("copy of 3.dcm"))
+    folder = series[0].parent
+    with pytest.raises(ValueError, match="but got 0 to 2.5 mm.*missing or doubled"):
+        find_volumes(folder)
+    with pytest.raises(RuntimeError, match="missing or doubled"):
+        LoadSlice()(folder, 0)
+
+
+def test_slices_of_two_series(series, tmp_path):
+    other = write_dicom_series(tmp_path / "other", np.full((16, 16, 6), -900), np.diag([-1.0, -1.0, 3.0, 1.0]), "other")
+    with pytest.raises(ValueError, match="one DICOM series, but got 2"):
+        DicomSeries.of_files([*series, *other])
+
+
+def test_other_files_beside_the_slices_are_no_series(series):
+    (series[0].parent / "README.txt").write_text("a note")
+    assert LoadSlice()(series[0].parent, 2).shape == (1, 16, 16)
