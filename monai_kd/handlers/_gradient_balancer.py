@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ import torch.distributed as dist
 
 from monai_kd.handlers._start_checks import several_ranks
 
-EARLY = (1, 2, 4, 8, 16, 32)  # iterations measured in any case: gradients change fast at the start
 DECAY = 0.8  # of the smoothed norms, from one measurement to the next
 MAX_CHANGE = 2.0  # of a weight, from one measurement to the next
 MAX_RANGE = 100.0  # of a weight, from the first measurement
@@ -139,13 +138,22 @@ class LearningGuard:
         self._losses.clear()
 
 
-def over_ranks(norms: Mapping[str, tuple[float, float | None]]) -> dict[str, tuple[float, float | None]]:
-    """The root mean square of the norms over the ranks, so that all weight alike."""
+def over_ranks(
+    norms: Mapping[str, tuple[float, float | None]], names: Iterable[str]
+) -> dict[str, tuple[float, float | None]]:
+    """
+    The root mean square of the norms over the ranks, so that all weight alike.
+
+    Args:
+        norms: of this rank; a term without a gradient here may be missing.
+        names: the terms, the same on all ranks.
+    """
     if not several_ranks():
         return dict(norms)
-    flat = [value or 0.0 for pair in norms.values() for value in pair]
+    pairs = {name: norms.get(name, (0.0, None)) for name in names}
+    flat = [[value or 0.0 for value in pair] for pair in pairs.values()]
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     squares = torch.tensor(flat, dtype=torch.float64, device=device).square()
     dist.all_reduce(squares)
-    means = (squares / dist.get_world_size()).sqrt().view(-1, 2).tolist()
-    return {name: (own, None if norms[name][1] is None else reference) for name, (own, reference) in zip(norms, means)}
+    means = (squares / dist.get_world_size()).sqrt().tolist()
+    return {name: (own, reference) for name, (own, reference) in zip(pairs, means)}

@@ -35,8 +35,7 @@ from monai_kd.handlers._start_checks import (
     check_unused_parameters,
     check_weights,
 )
-from monai_kd.handlers.distillation_term import Weight
-from monai_kd.handlers.gradient_share import GradientShare
+from monai_kd.handlers.distillation_term import Weight, sets_itself
 from monai_kd.networks import FeatureCapture, Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.feature_capture import forget_compiled, is_compiled
 from monai_kd.networks.output_check import OutputCheck, probabilities_message
@@ -69,7 +68,7 @@ def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def described(weight: Weight) -> str:
     """A weight in a few words."""
-    if isinstance(weight, (str, GradientShare)):
+    if sets_itself(weight):
         return str(weight)
     return "scheduled" if callable(weight) else f"{weight:g}"
 

@@ -25,13 +25,12 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from monai_kd.handlers._finite_check import check_finite
-from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, over_ranks
+from monai_kd.handlers._gradient_balancer import GradientBalancer, over_ranks
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
 from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
-from monai_kd.handlers.distillation_term import Weight, as_weight, single
-from monai_kd.handlers.gradient_share import GradientShare
+from monai_kd.handlers.distillation_term import Weight, as_weight, asked_for, sets_itself, single
 from monai_kd.losses._activation import OverlapCheck
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
@@ -258,19 +257,18 @@ class AdversarialDistillationHandler(TeachingHandler):
     @property
     def auto(self) -> bool:
         """Whether the weight is set from measured gradients."""
-        return isinstance(self.weight, (str, GradientShare))
+        return sets_itself(self.weight)
 
     def _measure(
         self, state: Any, value: torch.Tensor, supervised: torch.Tensor, student: Knowledge, asked: float
     ) -> dict[str, tuple[float, float | None]]:
         """The gradients of the term and of the supervised loss, in the iterations in which they are due."""
-        early = self.auto and state.iteration in EARLY
-        if not (early or self.monitor.due(state.iteration)):
+        if not self.monitor.due(state.iteration, self.auto):
             return {}
         terms: Any = {"adversarial": self}
         found = self.monitor.norms(terms, {"adversarial": value}, supervised, student, {"adversarial": asked})
         if self.auto:
-            self.balancer.update(over_ranks(found))
+            self.balancer.update(over_ranks(found, terms))
         return found
 
     def anchors(self, student: Knowledge) -> list[torch.Tensor]:
@@ -362,11 +360,7 @@ class AdversarialDistillationHandler(TeachingHandler):
 
     def _weight_at(self, epochs_done: float) -> float:
         """The weight, or the share where the weight is set from measured gradients."""
-        if self.weight == "auto":
-            return AUTO_SHARE
-        if isinstance(self.weight, GradientShare):
-            return self.weight.at(epochs_done)
-        return as_number("`weight`", self.weight(epochs_done) if callable(self.weight) else self.weight)
+        return asked_for(self.weight, epochs_done, AUTO_SHARE, "`weight`")
 
     def _forget(self) -> None:
         super()._forget()

@@ -23,7 +23,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_kd.handlers._finite_check import check_finite
-from monai_kd.handlers._gradient_balancer import EARLY, GradientBalancer, LearningGuard, over_ranks
+from monai_kd.handlers._gradient_balancer import GradientBalancer, LearningGuard, over_ranks
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._overlap import with_background
 from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
@@ -204,13 +204,13 @@ class DistillationHandler(TeachingHandler):
         super()._arm(engine)
         if self.unlabelled is not None:
             self.unlabelled.join(engine)
-        if self._hides_layers(engine) and self._due(engine.state):
+        if self.monitor.due(engine.state.iteration, bool(self._auto)) and self._hides_layers(engine):
             torch.compiler.set_stance("force_eager")
             self._eager = True
 
     def _hides_layers(self, engine: Any) -> bool:
         """Whether a weight needs gradients at inner layers of a compiled network, which only eager mode gives."""
-        needed = any(term.auto and term.student_layers for term in self.terms.values())
+        needed = any(self.terms[name].student_layers for name in self._auto)
         return needed and is_compiled(engine.network)
 
     def _ask_teacher(self, engine: Any) -> None:
@@ -248,18 +248,20 @@ class DistillationHandler(TeachingHandler):
             values[name] = self._value(name, asked[name], student, teacher, label)
             output[f"loss_{name}"] = values[name].detach()
         check_finite(list(self.terms), state, student, teacher, own)
-        norms = self._measure(state, values, supervised, student, asked) if self._due(state) else {}
+        due = self.monitor.due(state.iteration, bool(self._auto))
+        norms = self._measure(state, values, supervised, student, asked) if due else {}
         weights = self._weights_at(asked)
         ratios = self.monitor.ratios(self.terms, norms, weights)
         weighted = {name: weights[name] * value for name, value in values.items()}
         output.setdefault("loss_supervised", output["loss"].detach())
         output.update({f"loss_{name}_weighted": value.detach() for name, value in weighted.items()})
-        output.update({f"weight_{name}": weights[name] for name, term in self.terms.items() if term.auto})
+        output.update({f"weight_{name}": weights[name] for name in self._auto})
         output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
         true = output["label"] if isinstance(output.get("label"), torch.Tensor) else None
         seen = student.logits.detach(), true, teacher.logits
         self.monitor.see(*with_background(*seen) if self._overlapping else seen)
-        self.guard.see(output["loss_supervised"])
+        if self._guarded:
+            self.guard.see(output["loss_supervised"])
         if output["loss"] is own:
             output["loss"] = supervised
         elif self.supervised_weight != 1:
@@ -280,27 +282,30 @@ class DistillationHandler(TeachingHandler):
         epochs_done = self._epochs_done(engine.state)
         counted = {name: term for name, term in self.terms.items() if term.weight_at(epochs_done) > 0}
         collapsed = self.monitor.end_epoch(engine.state.epoch, counted)
-        why = self.guard.why(collapsed)
-        auto = [name for name, term in self.terms.items() if term.auto]
-        if auto and self.supervised_weight > 0:
-            self._react(auto, why)
+        if self._guarded:
+            self._react(self.guard.why(collapsed))
 
-    def _react(self, auto: list[str], why: str) -> None:
+    def _react(self, why: str) -> None:
         """Let the shares fall while the student does not learn, and rise again when it does."""
         before = self.balancer.damping
         self.balancer.damping = max(before / 2, 2**-10) if why else min(1.0, before * 2)
         if why:
             logger.warning(
-                f"the student stops learning: {why}. The share of {', '.join(auto)} falls to "
+                f"the student stops learning: {why}. The share of {', '.join(self._auto)} falls to "
                 f"{self.balancer.damping:g} of what was asked for."
             )
 
     # weights that set themselves
 
-    def _due(self, state: Any) -> bool:
-        """Whether the gradients are measured in this iteration."""
-        early = state.iteration in EARLY and any(term.auto for term in self.terms.values())
-        return early or self.monitor.due(state.iteration)
+    @property
+    def _auto(self) -> list[str]:
+        """The terms whose weights set themselves."""
+        return [name for name, term in self.terms.items() if term.auto]
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether shares fall where the student stops learning from the labels."""
+        return bool(self._auto) and self.supervised_weight > 0
 
     def _measure(
         self,
@@ -316,9 +321,9 @@ class DistillationHandler(TeachingHandler):
         anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
         reference = supervised if self.supervised_weight > 0 else None
         norms = self.monitor.norms(self.terms, values, reference, anchors, asked)
-        auto = {name: norm for name, norm in norms.items() if self.terms[name].auto}
-        if any(term.auto for term in self.terms.values()):
-            self.balancer.update(over_ranks(auto))
+        if self._guarded:
+            auto = {name: norms[name] for name in self._auto if name in norms}
+            self.balancer.update(over_ranks(auto, self._auto))
         return norms
 
     def _weights_at(self, asked: dict[str, float]) -> dict[str, float]:

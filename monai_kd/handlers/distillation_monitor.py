@@ -24,6 +24,8 @@ from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Knowledge
 from monai_kd.networks.teacher import plain
 
+EARLY = (1, 2, 4, 8, 16, 32)  # gradients change fast at the start
+
 
 def _remedy(terms: Mapping[str, DistillationTerm], collapsed: bool = False) -> str:
     """What can be done about terms that pull too hard: the weight first, then what the losses themselves offer."""
@@ -80,9 +82,13 @@ class DistillationMonitor:
         self._warned.clear()
         self._seen, self._taught = None, None
 
-    def due(self, iteration: int) -> bool:
-        """Whether the gradients are measured in this iteration, the first being 1."""
-        return self.interval > 0 and (iteration - 1) % self.interval == 0
+    def due(self, iteration: int, auto: bool = False) -> bool:
+        """
+        Whether the gradients are measured in this iteration, the first being 1; early on more often where a weight
+        follows them.
+        """
+        early = auto and iteration in EARLY
+        return early or (self.interval > 0 and (iteration - 1) % self.interval == 0)
 
     def norms(
         self,

@@ -43,6 +43,28 @@ def as_weight(weight: Any) -> Weight:
     return as_number("`weight`", weight)
 
 
+def sets_itself(weight: Weight) -> bool:
+    """Whether a weight follows measured gradients."""
+    return isinstance(weight, (str, GradientShare))
+
+
+def asked_for(weight: Weight, epochs_done: float, auto_share: float, name: str) -> float:
+    """
+    The weight after so many epochs, or the share of one that sets itself.
+
+    Args:
+        weight: as it was given.
+        epochs_done: e.g. 1.5 in the middle of the second epoch.
+        auto_share: what ``"auto"`` stands for.
+        name: what it is, for the error message.
+    """
+    if isinstance(weight, str):
+        return auto_share
+    if isinstance(weight, GradientShare):
+        return weight.at(epochs_done)
+    return as_number(name, weight(epochs_done) if callable(weight) else weight)
+
+
 def single(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor without metadata, in single precision, or in double where it is."""
     tensor = plain(tensor)
@@ -152,18 +174,14 @@ class DistillationTerm:
     @property
     def auto(self) -> bool:
         """Whether the handler sets the weight."""
-        return isinstance(self.weight, (str, GradientShare))
+        return sets_itself(self.weight)
 
     def weight_at(self, epochs_done: float) -> float:
         """
         The weight after so many epochs, e.g. 1.5 in the middle of the second. Of a weight that the handler sets it is
         the share, 1 for ``"auto"``.
         """
-        if isinstance(self.weight, str):
-            return 1.0
-        if isinstance(self.weight, GradientShare):
-            return self.weight.at(epochs_done)
-        return as_number(f"`weight` of term `{self.name}`", self._at(self.weight, epochs_done))
+        return asked_for(self.weight, epochs_done, 1.0, f"`weight` of term `{self.name}`")
 
     def set_temperature(self, epochs_done: float) -> None:
         """Give the loss the temperature of this time, where a schedule was asked for."""

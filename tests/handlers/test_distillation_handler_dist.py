@@ -59,6 +59,14 @@ def test_adapter_with_a_gradient_on_one_rank_alone_stays_equal(ranks):
     assert not any(torch.equal(first[key], start[key]) for key in start)
 
 
+def test_weights_that_set_themselves_are_equal_on_both_ranks(ranks):
+    """Also that of a term which has no gradient on one of them: that rank must not leave the others waiting."""
+    first, second = (rank["auto"] for rank in ranks)
+    assert first["balancer"] == second["balancer"]
+    assert set(first["balancer"]["scales"]) == {"soften", "partly"}
+    torch.testing.assert_close(first["student"], second["student"], rtol=0, atol=0)
+
+
 def test_adapter_of_weight_0_is_not_touched(ranks):
     for rank in ranks:
         torch.testing.assert_close(rank["weight 0"]["adapter"], rank["weight 0"]["start"], rtol=0, atol=0)

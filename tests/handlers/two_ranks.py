@@ -91,6 +91,18 @@ def gradient_on_one_rank() -> dict[str, Any]:
     return {"adapter": weights(adapter)}
 
 
+def auto_weights() -> dict[str, Any]:
+    """Weights that set themselves, of a term with a gradient on each rank and of one with a gradient on rank 0 alone."""
+
+    def partly(student: torch.Tensor, teacher: torch.Tensor, label: Any) -> torch.Tensor:
+        return hint(student, teacher) if dist.get_rank() == 0 else 1 + 0 * student.sum()
+
+    student = DistributedDataParallel(student_net())
+    terms = [DistillationTerm(soften, "auto"), DistillationTerm(partly, "auto", name="partly")]
+    handler, _ = distil(student, terms, data=own_data(), monitor_interval=1)
+    return {"student": weights(student), "balancer": handler.balancer.state_dict()}
+
+
 def weight_0() -> dict[str, Any]:
     """Weight decay must not reach an adapter that no term uses yet, as it does not on one process."""
     student, adapter = DistributedDataParallel(student_net()), seeded_adapter(0)
@@ -189,6 +201,7 @@ def main(rank: int, folder: str) -> None:
         "handler, accumulated": by_handler(accumulation=2),
         "hand, accumulated": by_hand(accumulation=2),
         "gradient on one rank": gradient_on_one_rank(),
+        "auto": auto_weights(),
         "weight 0": weight_0(),
         "unused": unused_parameters(),
         "adversary": adversarial(),
