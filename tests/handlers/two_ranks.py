@@ -92,7 +92,7 @@ def gradient_on_one_rank() -> dict[str, Any]:
 
 
 def auto_weights() -> dict[str, Any]:
-    """Weights that set themselves, of a term with a gradient on each rank and of one with a gradient on rank 0 alone."""
+    """Weights that set themselves: of a term with a gradient on each rank, and of one with it on rank 0 alone."""
 
     def partly(student: torch.Tensor, teacher: torch.Tensor, label: Any) -> torch.Tensor:
         return hint(student, teacher) if dist.get_rank() == 0 else 1 + 0 * student.sum()
