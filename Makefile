@@ -47,7 +47,7 @@ demo: install ## what a student with few labels gains on generated CT; prints it
 	$(PY) -m monai_kd demo $(ARGS)
 
 test: install ## all tests, with the examples of the docstrings
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --durations=15 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(ARGS)
 
 lint: install ## ruff and mypy
 	$(PY) -m ruff check .

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from gains.networks import student, teacher
 from gains.tasks import TASKS, Subset, Task
-from gains.training import scores, train
+from gains.training import Remembering, scores, train
 from gains.ways import WAYS, handlers_of
 
 EPOCH = 50  # iterations
@@ -80,7 +80,7 @@ def trained_teacher(task: Task, folder: Path) -> torch.nn.Module:
         key = {"task": task.name, "student": "teacher", "way": "alone", "seed": 0}
         write(folder, key, network, task, found, start)
     network.load_state_dict(torch.load(file, weights_only=True))
-    return network.eval()
+    return Remembering(network).eval()
 
 
 def write(

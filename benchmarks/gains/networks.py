@@ -77,6 +77,8 @@ def teacher(task: str, in_channels: int, out_channels: int) -> nn.Module:
     """The large network of a task."""
     if task in ("polyps", "lesions"):
         return LiteUNet(out_channels)
+    if task == "discs":
+        return unet((16, 32, 64, 128), in_channels, out_channels, units=2)
     return unet((32, 64, 128, 256), in_channels, out_channels, units=2)
 
 

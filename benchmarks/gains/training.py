@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,22 @@ from torch import nn
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH_SIZE = 16
+VERSIONS = 8  # of each image
 
 
 class Batches:
     """
     Shuffled, augmented batches: turned by up to 15 degrees, scaled and moved by up to 10 %, flipped where the task
-    allows it, brighter or darker by up to 20 %.
+    allows it, brighter or darker by up to 20 %. An image has ``VERSIONS`` fixed versions, so that a teacher that
+    remembers its outputs (:class:`Remembering`) predicts each of them once for all students.
     """
 
     def __init__(self, subset: Subset, iterations: int, seed: int, flips: bool, labelled: bool = True) -> None:
         self.subset = subset
         self.iterations = iterations
-        self.flips = flips
         self.labelled = labelled
         self.random = torch.Generator().manual_seed(seed)
+        self.versions = [versions(image, flips) for image in subset.images]
 
     def __len__(self) -> int:
         return self.iterations
@@ -55,28 +59,52 @@ class Batches:
                 fresh = torch.randperm(len(self.subset.images), generator=self.random)
                 order = torch.cat([order, fresh])
             chosen, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
-            yield self.augmented(self.subset.images[chosen], self.subset.labels[chosen])
+            drawn = torch.randint(VERSIONS, (BATCH_SIZE,), generator=self.random)
+            moves = torch.stack([self.versions[i][v] for i, v in zip(chosen.tolist(), drawn.tolist())])
+            yield self.augmented(self.subset.images[chosen], self.subset.labels[chosen], moves)
 
-    def uniform(self, low: float, high: float) -> torch.Tensor:
-        """One number for each image."""
-        return low + (high - low) * torch.rand(BATCH_SIZE, generator=self.random)
-
-    def augmented(self, image: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The batch as the networks see it."""
-        angle = self.uniform(-math.pi / 12, math.pi / 12)
-        scale = self.uniform(0.9, 1.1)
-        mirror = torch.sign(self.uniform(-1, 1)) if self.flips else torch.ones(BATCH_SIZE)
-        cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-        shift = self.uniform(-0.1, 0.1), self.uniform(-0.1, 0.1)
-        rows = [cos * mirror, -sin, shift[0], sin * mirror, cos, shift[1]]
-        grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(image.shape), align_corners=False)
-        gain = self.uniform(0.8, 1.2).view(-1, 1, 1, 1)
+    def augmented(self, image: torch.Tensor, label: torch.Tensor, moves: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The batch as the networks see it; ``moves`` (B, 7): six numbers of the affine map, and the brightness."""
+        grid = F.affine_grid(moves[:, :6].reshape(-1, 2, 3), list(image.shape), align_corners=False)
         moved = F.grid_sample(image, grid, align_corners=False, mode="bilinear")
-        batch = {"image": (moved * gain).clamp(0, 1)}
+        batch = {"image": (moved * moves[:, 6].view(-1, 1, 1, 1)).clamp(0, 1)}
         if self.labelled:
             truth = F.grid_sample(label.float(), grid, align_corners=False, mode="nearest")
             batch["label"] = truth.long()
         return batch
+
+
+def versions(image: torch.Tensor, flips: bool) -> torch.Tensor:
+    """The affine maps and brightnesses (VERSIONS, 7) of one image; they depend on nothing else."""
+    random = torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes()))
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(VERSIONS, generator=random)
+
+    angle = uniform(-math.pi / 12, math.pi / 12)
+    scale = uniform(0.9, 1.1)
+    mirror = torch.sign(uniform(-1, 1)) if flips else torch.ones(VERSIONS)
+    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
+    rows = [cos * mirror, -sin, uniform(-0.1, 0.1), sin * mirror, cos, uniform(-0.1, 0.1), uniform(0.8, 1.2)]
+    return torch.stack(rows, 1)
+
+
+class Remembering(nn.Module):
+    """A frozen network that computes the output of an image once and keeps it in half precision."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.kept: dict[bytes, torch.Tensor] = {}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, out_channels, H, W)."""
+        keys = [hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images]
+        unknown = [i for i, key in enumerate(keys) if key not in self.kept]
+        if unknown:
+            fresh = self.network(images[unknown]).half()
+            self.kept.update({keys[i]: output for i, output in zip(unknown, fresh)})
+        return torch.stack([self.kept[key] for key in keys]).float()
 
 
 @torch.no_grad()

@@ -184,7 +184,8 @@ def ablations(readme: str) -> dict[str, str]:
 
 def shortened(command: str, name: str, data: Path) -> list[str]:
     """The words of a command, with `data` for /workspace/data and the overrides that make it short."""
-    words = shlex.split(command.replace("/workspace/data", str(data)))
+    command = re.sub(r"(--shape 1,\d+),\d+,\d+", r"\1,64,64", command.replace("/workspace/data", str(data)))
+    words = shlex.split(command)
     if command.startswith(EXPORT) and name not in (LIVER, POLYP):  # the others' networks are these, or MONAI's
         words = [word.replace(",onnx", "") for word in words]
     if "report" in words and name in TWINS:  # without the cost of the networks, which are SKIN's
