@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_kd.bundle.as_trained import as_trained
     from monai_kd.bundle.best_checkpoint_saver import BestCheckpointSaver
     from monai_kd.bundle.bundle_network import bundle_network
     from monai_kd.bundle.chosen import chosen
@@ -35,6 +36,7 @@ MODULES = {
     "BestCheckpointSaver": "best_checkpoint_saver",
     "KDWorkflow": "kd_workflow",
     "StagedWorkflow": "staged_workflow",
+    "as_trained": "as_trained",
     "bundle_network": "bundle_network",
     "chosen": "chosen",
     "latest_checkpoint": "latest_checkpoint",
@@ -49,6 +51,7 @@ __all__ = [
     "BestCheckpointSaver",
     "KDWorkflow",
     "StagedWorkflow",
+    "as_trained",
     "bundle_network",
     "chosen",
     "latest_checkpoint",

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from ignite.distributed import get_rank
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
 from monai_kd.bundle.check_finite import check_finite
@@ -49,6 +49,8 @@ class BestCheckpointSaver(CheckpointSaver):
         last: whether each epoch that is validated replaces the file, whatever its score: for a network whose score does
             not say how good it is for its purpose.
         facts: what the weights are trained for, as the image size: texts, numbers, lists and mappings of them.
+        image_key: of the validation batches. With it the file also says which spacings their images had, as the least
+            and the largest one in mm of each axis. None for images without a size in mm, as photographs.
 
     Example::
 
@@ -64,9 +66,11 @@ class BestCheckpointSaver(CheckpointSaver):
         save_dict: Mapping[str, Any],
         last: bool = False,
         facts: Mapping[str, Any] | None = None,
+        image_key: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.facts = dict(facts or {})
+        self.image_key = image_key
         super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True, key_metric_greater_or_equal=last)
         score = self._key_metric_checkpoint.score_function
 
@@ -82,6 +86,22 @@ class BestCheckpointSaver(CheckpointSaver):
 
         self._key_metric_checkpoint.score_function = finite_score
         self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the evaluator that validates.
+        """
+        super().attach(engine)
+        if self.image_key is not None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._see_spacing)
+
+    def _see_spacing(self, engine: Engine) -> None:
+        """Widen the range of the spacings that were seen."""
+        for item in engine.state.batch:
+            found = [float(f"{size:.4g}") for size in item[self.image_key].pixdim.tolist()]
+            least, most = self.facts.get("spacing", (found, found))
+            self.facts["spacing"] = [list(map(min, least, found)), list(map(max, most, found))]
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""

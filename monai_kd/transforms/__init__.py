@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from monai_kd.transforms.boundary_transform import RandBoundaryTransform, RandBoundaryTransformd
 from monai_kd.transforms.check_hounsfield import check_hounsfield, hounsfield_problem, hounsfield_range
+from monai_kd.transforms.check_spacing import CheckSpacingd
 from monai_kd.transforms.copy_affine import CopyAffined
 from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
 from monai_kd.transforms.dicom_series_reader import DicomSeriesReader, register_dicom_series_reader
@@ -33,6 +34,7 @@ __all__ = [
     "TASKS",
     "CTWindow",
     "CTWindowd",
+    "CheckSpacingd",
     "CopyAffined",
     "DicomSeriesReader",
     "LoadMask",
