@@ -14,6 +14,7 @@
     python benchmarks/step.py                          # RA-UNet -> ENet at 384 x 384 with EMKD's three terms
     python benchmarks/step.py --system kdas            # Polyp-PVT B2 -> B0 at 352 x 352 with KDAS's two terms
     python benchmarks/step.py --size 96 --batch 4 --rounds 5
+    python benchmarks/step.py --size 96 --batch 2 --rounds 7 --steps 50 --weights auto    # weights that set themselves
 
 Both are measured in one run, in turns, in MONAI's trainer:
 
@@ -122,11 +123,14 @@ class _TeacherForward:
 
 
 def _trainer(
-    system: _System, kind: str, size: int, batch: int, steps: int, device: torch.device, amp: bool
+    system: _System, kind: str, size: int, batch: int, steps: int, device: torch.device, amp: bool, weights: str
 ) -> SupervisedTrainer:
     set_determinism(0)
     student, teacher = system.student().to(device), Teacher(system.teacher())
-    handler = _TeacherForward(teacher) if kind == "reference" else DistillationHandler(teacher, system.terms())
+    terms = system.terms()
+    if weights == "auto":
+        terms = [DistillationTerm(t.loss, "auto", t.student_layers, t.teacher_layers, name=t.name) for t in terms]
+    handler = _TeacherForward(teacher) if kind == "reference" else DistillationHandler(teacher, terms)
     image, label = torch.rand(batch, system.channels, size, size), torch.zeros(batch, 1, size, size)
     label[..., size // 3 : size // 2, size // 3 : size // 2] = 1
     return SupervisedTrainer(
@@ -161,10 +165,10 @@ def _resident() -> int:
     return pages * 4096
 
 
-def memory(kind: str, system: str, size: int, batch: int, amp: bool = False) -> None:
+def memory(kind: str, system: str, size: int, batch: int, amp: bool = False, weights: str = "fixed") -> None:
     """Print the peak memory in bytes of one kind of step, in a process of its own."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = _trainer(SYSTEMS[system], kind, size, batch, 2, device, amp)
+    trainer = _trainer(SYSTEMS[system], kind, size, batch, 2, device, amp, weights)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         _seconds(trainer)
@@ -192,8 +196,12 @@ def step(
     rounds: int = 9,
     threads: int = 0,
     amp: bool = False,
+    weights: str = "fixed",
 ) -> None:
-    """Print the ratios of time and peak memory, distillation / reference, for `system` emkd or kdas."""
+    """
+    Print the ratios of time and peak memory, distillation / reference, for `system` emkd or kdas. With `weights` auto
+    the gradients of the terms are measured in each 50th step: take 50 steps a round.
+    """
     if system not in SYSTEMS:
         raise ValueError(f"`system` must be one of {', '.join(SYSTEMS)}, but got {system!r}.")
     chosen = SYSTEMS[system]
@@ -204,8 +212,8 @@ def step(
     on_cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
     shape = f"{batch} x {chosen.channels} x {size} x {size}"
-    print(f"{chosen.title}, {shape}, {where}, torch {torch.__version__}, amp {amp}")
-    trainers = {kind: _trainer(chosen, kind, size, batch, steps, device, amp) for kind in KINDS}
+    print(f"{chosen.title}, {shape}, {where}, torch {torch.__version__}, amp {amp}, weights {weights}")
+    trainers = {kind: _trainer(chosen, kind, size, batch, steps, device, amp, weights) for kind in KINDS}
     for trainer in trainers.values():
         _seconds(trainer)  # warm-up
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -220,7 +228,7 @@ def step(
     fastest = min(times["distillation"]) / min(times["reference"])
     print(f"of fastest    {fastest:9.3f}    (the fastest round of each: what other programs disturb least)")
     del trainers
-    options = {"system": system, "size": size, "batch": batch, "amp": amp}
+    options = {"system": system, "size": size, "batch": batch, "amp": amp, "weights": weights}
     command = [sys.executable, __file__, "memory", *(f"--{name}={value}" for name, value in options.items())]
     peaks = {kind: json.loads(subprocess.check_output([*command, "--kind", kind]).splitlines()[-1]) for kind in KINDS}
     for kind in KINDS:

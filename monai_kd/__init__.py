@@ -18,15 +18,17 @@ is first asked for, by ``import monai_kd.losses`` or by ``monai_kd.losses`` in a
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "distil"]
 __version__ = "0.1.0"
 
 KINDS = ("bundle", "corrections", "data", "handlers", "losses", "metrics", "networks", "report", "transforms")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in KINDS:
         return import_module(f"monai_kd.{name}")
+    if name == "distil":
+        return import_module("monai_kd.bundle.distil").distil
     raise AttributeError(f"module 'monai_kd' has no attribute {name!r}")

@@ -25,6 +25,7 @@ from ignite.engine import Engine, Events
 
 from monai_kd.data import replace_file
 from monai_kd.handlers.distillation_handler import DistillationHandler
+from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.weights_checksum import weights_checksum
 from monai_kd.networks.weights_facts import read_facts
 
@@ -111,7 +112,8 @@ class GainHandler:
         known = self._cached()
         if key in known:
             return float(known[key])
-        self.teacher_evaluator.run()
+        with isolated_rng():  # a loader draws a seed as it starts
+            self.teacher_evaluator.run()
         score = self._metric(self.teacher_evaluator)
         if self.cache is not None and get_rank() == 0:
             replace_file(self.cache, json.dumps(known | {key: score}, indent=1))

@@ -12,8 +12,9 @@
 from monai_kd.networks.channel_adapter import ChannelAdapter
 from monai_kd.networks.feature_capture import FeatureCapture
 from monai_kd.networks.knowledge import Knowledge
+from monai_kd.networks.shrink import shrink
 from monai_kd.networks.stored_soft_label import StoredSoftLabel
 from monai_kd.networks.teacher import Teacher
 from monai_kd.networks.teacher_team import TeacherTeam
 
-__all__ = ["ChannelAdapter", "FeatureCapture", "Knowledge", "StoredSoftLabel", "Teacher", "TeacherTeam"]
+__all__ = ["ChannelAdapter", "FeatureCapture", "Knowledge", "StoredSoftLabel", "Teacher", "TeacherTeam", "shrink"]
