@@ -22,7 +22,7 @@ export MPLBACKEND := Agg
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := install
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo nnunet test lint format bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -46,7 +46,17 @@ $(STAMP): requirements-dev.txt setup.py pyproject.toml | $(PY)
 demo: install ## what a student with few labels gains on generated CT; prints it and the path of an HTML page
 	$(PY) -m monai_kd demo $(ARGS)
 
-test: install ## all tests, with the examples of the docstrings
+# nnU-Net asks for torchvision, which must not be found by others where it has no build for this torch: a place apart
+NNUNET := nnunetv2 acvl_utils batchgenerators batchgeneratorsv2 dynamic_network_architectures blosc2 \
+	connected-components-3d imagecodecs simpleitk einops yacs timm torchvision fft-conv-pytorch dicom2nifti future \
+	ndindex numexpr msgpack py-cpuinfo tifffile graphviz seaborn pandas scikit-learn httpx requests
+
+$(VENV)/nnunet/nnunetv2: $(STAMP)
+	-$(PIP) install --no-deps --target $(VENV)/nnunet --upgrade $(NNUNET)
+
+nnunet: $(VENV)/nnunet/nnunetv2 ## nnU-Net for the tests, without its torch; they are skipped where it cannot be had
+
+test: install nnunet ## all tests, with the examples of the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(ARGS)
 
 lint: install ## ruff and mypy

@@ -27,10 +27,12 @@ EXTRAS = {
     "transformers": ["transformers>=4.46", "safetensors>=0.4"],
     "tracking": ["tensorboard>=2.16", "mlflow>=2.16"],
     "video": ["av>=14.2"],
+    "nnunet": ["nnunetv2>=2.6"],
     "dev": [
         "pytest>=8.2",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "einops>=0.8",
         "jsonschema>=4.20",
         "nbformat>=5.10",
         "nbclient>=0.10",

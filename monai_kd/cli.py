@@ -40,6 +40,7 @@ WIDTH = 110  # of the help
 VERBS = {
     "demo": ("monai_kd.bundle.demo", "train, distil and evaluate on generated CT; a table and an HTML page in minutes"),
     "distill": ("monai_kd.bundle.distil", "make a smaller network of a MONAI bundle, and a bundle of it"),
+    "nnunet": ("monai_kd.nnunet.command", "plans and trainer for a small nnU-Net that a trained one teaches"),
     "layers": ("monai_kd.bundle.layers", "list a network's layers with output shapes, to choose what to distil"),
     "export": ("monai_kd.bundle.export", "write a bundle's student to TorchScript, ONNX, OpenVINO or TensorRT"),
     "cost": ("monai_kd.bundle.cost", "parameters, FLOPs, latency and size of networks"),

@@ -118,6 +118,42 @@ class Teacher:
         self._output_check = OutputCheck()
         self._asked = False
 
+    @classmethod
+    def from_nnunet(
+        cls,
+        folder: str | PathLike,
+        folds: int | str | Sequence[int | str] | None = None,
+        checkpoint: str = "final",
+        deep_supervision: bool = False,
+    ) -> Any:
+        """
+        Take what nnU-Net trained. Needs the package nnunetv2.
+
+        Args:
+            folder: ``RESULTS/DatasetXXX_NAME/TRAINER__PLANS__CONFIGURATION``.
+            folds: one fold or several, whose teachers form a team; all that were trained where None.
+            checkpoint: ``"final"``, ``"best"`` or ``"latest"``.
+            deep_supervision: whether the teacher gives all outputs, from the full resolution downwards.
+
+        Returns:
+            a :py:class:`Teacher`, of several folds a :py:class:`~monai_kd.networks.TeacherTeam`.
+
+        Raises:
+            ImportError: when nnunetv2 is not installed.
+            FileNotFoundError: when the folder, a fold or the checkpoint is missing.
+            ValueError: when a checkpoint is damaged, holds code, or weights of another network.
+        """
+        from monai_kd.networks.load_nnunet import load_nnunet, trained_folds
+        from monai_kd.networks.teacher_team import TeacherTeam
+
+        if folds is None:
+            folds = trained_folds(folder, checkpoint) or [0]
+        chosen = [folds] if isinstance(folds, (int, str)) else list(folds)
+        with isolated_rng():
+            networks = {f"fold_{fold}": load_nnunet(folder, fold, checkpoint, deep_supervision) for fold in chosen}
+        teachers = {name: cls(network, outputs="logits") for name, network in networks.items()}
+        return TeacherTeam(teachers) if len(teachers) > 1 else next(iter(teachers.values()))
+
     @staticmethod
     def _build(network: nn.Module | Callable[[], nn.Module] | str | PathLike) -> nn.Module:
         if isinstance(network, nn.Module):
