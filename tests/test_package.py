@@ -44,7 +44,7 @@ def public_names() -> set[str]:
     """The short names of what configurations can name: public classes, and functions that a kind exports."""
     found = {name for kind in KINDS for name in importlib.import_module(f"monai_kd.{kind}").__all__}
     for module in pkgutil.walk_packages([str(PACKAGE)], "monai_kd."):
-        if module.name.endswith("__main__"):
+        if module.name.endswith("__main__") or ".trainers." in module.name:  # those are imported by nnU-Net
             continue
         for name, member in inspect.getmembers(importlib.import_module(module.name)):
             if inspect.isclass(member) and member.__module__.startswith("monai_kd.") and not name.startswith("_"):

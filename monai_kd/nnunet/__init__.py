@@ -12,3 +12,8 @@
 """Small networks for nnU-Net, taught by those that nnU-Net trained."""
 
 from __future__ import annotations
+
+from monai_kd.nnunet.distilled_loss import DistilledLoss
+from monai_kd.nnunet.plans import shrink_plans
+
+__all__ = ["DistilledLoss", "shrink_plans"]
