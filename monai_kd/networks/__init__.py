@@ -15,6 +15,16 @@ from monai_kd.networks.knowledge import Knowledge
 from monai_kd.networks.shrink import shrink
 from monai_kd.networks.stored_soft_label import StoredSoftLabel
 from monai_kd.networks.teacher import Teacher
+from monai_kd.networks.teacher_network import TeacherNetwork
 from monai_kd.networks.teacher_team import TeacherTeam
 
-__all__ = ["ChannelAdapter", "FeatureCapture", "Knowledge", "StoredSoftLabel", "Teacher", "TeacherTeam", "shrink"]
+__all__ = [
+    "ChannelAdapter",
+    "FeatureCapture",
+    "Knowledge",
+    "StoredSoftLabel",
+    "Teacher",
+    "TeacherNetwork",
+    "TeacherTeam",
+    "shrink",
+]
