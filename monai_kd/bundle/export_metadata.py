@@ -51,7 +51,11 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
     ``mean``, ``std``   of each channel: (image - mean) / std
     ``crop``            that an image is cropped or padded to (by 0), around its centre; -1 leaves an axis as it is
     ``patch_size``      of the windows that the network sees of it
+    ``overlap``         of neighbouring windows, as a part of their size
+    ``blending``        of overlapping windows: "constant" or "gaussian"
+    ``slice_axis``      along which a volume is cut into slices for the network; None for a network of volumes
     ``activation``      "sigmoid" or "softmax", before a prediction is brought back; None where classes are compared
+    ``inverse``         how a prediction is brought back to the volume: "nearest" (classes) or "linear"
     ``threshold``       of the probability that makes a pixel foreground; None: the most probable class
     ``other``           transforms of ``preprocessing`` and ``postprocessing`` that no entry describes
     ==================  ================================================================================================
@@ -101,6 +105,7 @@ def export_metadata(parser: ConfigParser, network: nn.Module, classes: list[str]
         "classes": classes or class_names,
         "channels": channel_names,
         "patch_size": _patch_size(parser),
+        **_windows(parser),
     }
     before, unsaid = _preprocessing(parser)
     after, unsaid_after = _postprocessing(parser, block | before)
@@ -181,6 +186,23 @@ def _patch_size(parser: ConfigParser) -> list[int] | None:
     return [int(side) for side in size] if isinstance(size, (list, tuple)) else None
 
 
+def _windows(parser: ConfigParser) -> dict[str, Any]:
+    """How the windows of the inferer overlap and are blended."""
+    place = _follow(parser, "inferer")
+    found: dict[str, Any] = {"overlap": 0.25, "blending": "constant", "slice_axis": None}  # MONAI's defaults
+    if "inferer" not in parser:
+        return found
+    if f"{place}::overlap" in parser:
+        overlap = parser.get_parsed_content(f"{place}::overlap")
+        found["overlap"] = list(overlap) if isinstance(overlap, (list, tuple)) else overlap
+    if f"{place}::mode" in parser:
+        found["blending"] = str(parser.get_parsed_content(f"{place}::mode"))
+    if str(parser.get(f"{place}::_target_")).endswith("SliceInferer"):
+        axis = f"{place}::spatial_dim"
+        found["slice_axis"] = parser.get_parsed_content(axis) if axis in parser else 0
+    return found
+
+
 def _preprocessing(parser: ConfigParser) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = dict.fromkeys(PREPROCESSING)
     other = []
@@ -229,7 +251,7 @@ def _step(parser: ConfigParser, name: str, ids: dict[str, str]) -> dict[str, Any
 
 
 def _postprocessing(parser: ConfigParser, block: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    found: dict[str, Any] = {"activation": None, "threshold": None}
+    found: dict[str, Any] = {"activation": None, "threshold": None, "inverse": "linear"}
     other = []
     predictions, discrete = {"pred"}, False
     for name, ids in _transforms(parser, "postprocessing"):
@@ -259,7 +281,9 @@ def _last_step(
         return {} if list(value("indices")) == [0, 2, 1] else None
     if name == "Invert":
         smooth = not discrete and not any(ensure_tuple(value("nearest_interp", True)))
-        return {} if smooth or not block["size"] else None
+        if not smooth and block["size"]:
+            return None
+        return {"inverse": "linear" if smooth else "nearest"}
     if discrete:
         return None
     if name == "Activations":
