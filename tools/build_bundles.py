@@ -12,9 +12,10 @@
 """
 Writes the bundles from their one source, ``bundles_src/``.
 
-``python tools/build_bundles.py [FOLDER]`` writes them to ``bundles/``, or to another folder. A bundle ``<task>_<method>``
-is made for each entry of ``bundles`` in a file of ``bundles_src/tasks``. Its values are those of ``methods/<method>/method.yaml``, the
-task's over them, and the entry's over both. Its files are Jinja templates: those of ``common/``, and those of the method.
+``python tools/build_bundles.py [FOLDER]`` writes them to ``bundles/``, or to another folder. A bundle
+``<task>_<method>`` is made for each entry of ``bundles`` in a file of ``bundles_src/tasks``. Its values
+are those of ``methods/<method>/method.yaml``, the task's over them, and the entry's over both. Its files
+are Jinja templates: those of ``common/``, and those of the method.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -34,7 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "bundles_src"
 EVERY = ["evaluate.yaml", "inference.json", "metadata.json", "multi_gpu_train.yaml"]
 EVERY += ["resume.yaml", "train_student.yaml", "train_teacher.yaml"]
-REMEDY = "python tools/build_bundles.py"
+REMEDY = "make bundles"
+WIDTH = 120  # of a README; a comment of a configuration has 100
 
 
 def build_bundles(folder: Path, source: Path = SOURCE) -> list[Path]:
@@ -69,7 +71,8 @@ def bundle_values(source: Path = SOURCE) -> Iterator[tuple[str, dict[str, Any]]]
     for path in sorted((source / "tasks").glob("*.yaml")):
         task = read(path)
         for method, own in task.pop("bundles").items():
-            values = shared | read(source / "methods" / method / "method.yaml")
+            folder = source / "methods" / method
+            values = shared | read(folder / "method.yaml") | {"readme": read(folder / "readme.yaml")}
             values = merged(merged(values, task), own) | {"method": method, "task": path.stem}
             yield f"{path.stem}_{method}", values
 
@@ -82,7 +85,10 @@ def files(templates: Environment, name: str, values: Mapping[str, Any]) -> dict[
     for config in ["train.yaml", *EVERY, *values["overlays"]]:
         places = [f"{own}/{config}.j2", f"common/{config}.j2"]
         found[f"configs/{config}"] = templates.select_template(places).render(values)
-    found["docs/README.md"] = templates.get_template(f"{own}/README.md.j2").render(values)
+    words = values | values["readme"]
+    words["readme_references"] = [*words["first_references"], *references(words["reference"])]
+    readme = templates.get_template(f"tasks/readme/{name}.md.j2").render(words)
+    found["docs/README.md"] = filled(readme)
     found["docs/data_license.txt"] = values["data_license"]
     return {path: text.rstrip("\n") + "\n" for path, text in found.items()}
 
@@ -97,6 +103,7 @@ def environment(source: Path = SOURCE) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["comment"] = comment
+    made.globals["configs"] = configs
     made.globals["numbered"] = lambda names: {str(number): name for number, name in enumerate(names)}
     made.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     return made
@@ -104,7 +111,53 @@ def environment(source: Path = SOURCE) -> Environment:
 
 def comment(text: str) -> str:
     """A text as comments of at most 100 characters a line."""
-    return "".join(f"# {line}\n" for line in wrap(text, 98, break_on_hyphens=False, break_long_words=False)).rstrip("\n")
+    return "\n".join(f"# {line}" for line in _wrapped(text, 98))
+
+
+def filled(markdown: str) -> str:
+    """A Markdown page whose paragraphs and items of lists fill its lines; code and tables stay."""
+    blocks, fenced = [], False
+    for block in markdown.split("\n\n"):
+        code = fenced or block.startswith(("#", "|", "    ", "```", "["))
+        fenced = fenced != (block.count("```") % 2 == 1)
+        text = block.strip("\n")
+        if text:
+            blocks.append(text if code else _filled(text))
+    return "\n\n".join(blocks)
+
+
+def _filled(block: str) -> str:
+    lines = []
+    for parts in _items(block.splitlines()):
+        item = " ".join(map(str.strip, parts))
+        indent = "  " if item.startswith("- ") else ""
+        lines += _wrapped(item, WIDTH, indent)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _items(lines: Sequence[str]) -> list[list[str]]:
+    """Lines by items of a list; a paragraph is one."""
+    found: list[list[str]] = []
+    for line in lines:
+        if line.startswith("- ") or not found:
+            found.append([])
+        found[-1].append(line)
+    return found
+
+
+def configs(overlays: Sequence[str]) -> str:
+    """The argument of ``--config_file``: the training, with overlays over it."""
+    files = [f"configs/{file}" for file in ("train.yaml", *overlays)]
+    names = ",".join(f"'{file}'" for file in files)
+    return f'"[{names}]"' if overlays else files[0]
+
+
+def references(found: str | Sequence[str]) -> list[str]:
+    return [found] if isinstance(found, str) else list(found)
 
 
 def read(path: Path) -> dict[str, Any]:

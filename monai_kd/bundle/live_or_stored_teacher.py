@@ -20,9 +20,7 @@ from monai.config import PathLike
 from monai_kd.networks import StoredSoftLabel, Teacher
 
 
-def live_or_stored_teacher(
-    stored: bool, network: Any, checkpoint: PathLike | None = None
-) -> Teacher:
+def live_or_stored_teacher(stored: bool, network: Any, checkpoint: PathLike | None = None) -> Teacher:
     """
     Make the teacher of a bundle whose soft labels may have been stored.
 

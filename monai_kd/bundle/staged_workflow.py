@@ -46,9 +46,9 @@ class StagedWorkflow(KDWorkflow):
     stage was trained, all that come after it are trained as well, from the beginning, since they may have learnt from
     what was there before, which is set aside as ``.old``. So a second call after a finished one trains nothing.
 
-    An entry ``evaluated`` names the stages whose networks are then evaluated with ``evaluate.yaml``, and compared on one
-    page, ``report.html`` beside their scores. The first of them is what the others are compared with. Evaluations and a
-    page that are newer than the weights are left out.
+    An entry ``evaluated`` names the stages whose networks are then evaluated with ``evaluate.yaml``. One page,
+    ``report.html`` beside their scores, compares the others with the first of them. Evaluations and a page that are
+    newer than the weights are left out.
 
     The configuration that a stage was trained with is kept beside its weights (``.NAME.pt.settings``). Where another
     one is given, the last stage is refused, since its weights are not what was asked for, and earlier ones are warned

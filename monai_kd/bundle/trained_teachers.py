@@ -22,9 +22,7 @@ from monai_kd.bundle.in_folder import in_folder
 from monai_kd.networks import Teacher
 
 
-def trained_teachers(
-    names: Sequence[str], network: Callable[..., nn.Module] | Any, folder: str
-) -> list[Teacher]:
+def trained_teachers(names: Sequence[str], network: Callable[..., nn.Module] | Any, folder: str) -> list[Teacher]:
     """
     Make teachers that share an architecture and have weights of their own.
 

@@ -44,8 +44,7 @@ class WeightedSumLoss(nn.Module):
             raise ValueError("`losses` must hold at least one loss, but got none.")
         if set(losses) != set(weights):
             raise ValueError(
-                f"`weights` must have the names of `losses`, but got {', '.join(weights)} and "
-                f"{', '.join(losses)}."
+                f"`weights` must have the names of `losses`, but got {', '.join(weights)} and {', '.join(losses)}."
             )
         self.losses = nn.ModuleDict(losses)
         self.weights = {name: float(weights[name]) for name in losses}

@@ -19,9 +19,7 @@ Case = dict[str, str]
 Ranges = Sequence[Sequence[int]]
 
 
-def split_by_ranges(
-    cases: Sequence[Case], ranges: Mapping[str, Mapping[str, Ranges]]
-) -> dict[str, list[Case]]:
+def split_by_ranges(cases: Sequence[Case], ranges: Mapping[str, Mapping[str, Ranges]]) -> dict[str, list[Case]]:
     """
     Split cases by the numbers in their names.
 
@@ -41,8 +39,7 @@ def split_by_ranges(
         ['A_1', 'A_2']
     """
     return {
-        part: [case for case in cases if _lies_in(case, of_part[case["dataset"]])]
-        for part, of_part in ranges.items()
+        part: [case for case in cases if _lies_in(case, of_part[case["dataset"]])] for part, of_part in ranges.items()
     }
 
 
