@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_kd.bundle.at_most import at_most
+    from monai_kd.bundle.attach_writers import attach_writers
     from monai_kd.bundle.best_checkpoint_saver import BestCheckpointSaver
     from monai_kd.bundle.bundle_network import bundle_network
     from monai_kd.bundle.chosen import chosen
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from monai_kd.bundle.network_of import network_of
     from monai_kd.bundle.on_gpu import on_gpu
     from monai_kd.bundle.prepare_console import prepare_console
-    from monai_kd.bundle.prepare_run import prepare_run
     from monai_kd.bundle.present import present
     from monai_kd.bundle.run_folder import run_folder
     from monai_kd.bundle.soft_label_key import soft_label_key
@@ -54,6 +54,7 @@ MODULES = {
     "StagedWorkflow": "staged_workflow",
     "WeightedSumLoss": "weighted_sum_loss",
     "at_most": "at_most",
+    "attach_writers": "attach_writers",
     "bundle_network": "bundle_network",
     "chosen": "chosen",
     "cosine_decay": "cosine_decay",
@@ -71,7 +72,6 @@ MODULES = {
     "network_of": "network_of",
     "on_gpu": "on_gpu",
     "prepare_console": "prepare_console",
-    "prepare_run": "prepare_run",
     "present": "present",
     "run_folder": "run_folder",
     "shipped_bundles": "locate",
@@ -85,6 +85,7 @@ __all__ = [
     "StagedWorkflow",
     "WeightedSumLoss",
     "at_most",
+    "attach_writers",
     "bundle_network",
     "chosen",
     "cosine_decay",
@@ -102,7 +103,6 @@ __all__ = [
     "network_of",
     "on_gpu",
     "prepare_console",
-    "prepare_run",
     "present",
     "run_folder",
     "shipped_bundles",
