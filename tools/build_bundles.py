@@ -69,12 +69,19 @@ def bundle_values(source: Path = SOURCE) -> Iterator[tuple[str, dict[str, Any]]]
     """Name and values of each bundle."""
     shared = {"comparators": read(source / "common" / "comparators.yaml")}
     for path in sorted((source / "tasks").glob("*.yaml")):
-        task = read(path)
+        task = task_values(path)
         for method, own in task.pop("bundles").items():
             folder = source / "methods" / method
             values = shared | read(folder / "method.yaml") | {"readme": read(folder / "readme.yaml")}
             values = merged(merged(values, task), own) | {"method": method, "task": path.stem}
             yield f"{path.stem}_{method}", values
+
+
+def task_values(path: Path) -> dict[str, Any]:
+    """Values of a task, over those of the one that it is ``like``."""
+    task = read(path)
+    like = task.pop("like", None)
+    return task if like is None else merged(task_values(path.with_name(f"{like}.yaml")), task)
 
 
 def files(templates: Environment, name: str, values: Mapping[str, Any]) -> dict[str, str]:
