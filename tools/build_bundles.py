@@ -67,12 +67,13 @@ def build_bundles(folder: Path, source: Path = SOURCE) -> list[Path]:
 
 def bundle_values(source: Path = SOURCE) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and values of each bundle."""
-    shared = {"comparators": read(source / "common" / "comparators.yaml")}
+    comparators = read(source / "common" / "comparators.yaml")
     for path in sorted((source / "tasks").glob("*.yaml")):
         task = task_values(path)
         for method, own in task.pop("bundles").items():
             folder = source / "methods" / method
-            values = shared | read(folder / "method.yaml") | {"readme": read(folder / "readme.yaml")}
+            offered = {name: of for name, of in comparators.items() if method in of.get("of", [method])}
+            values = {"comparators": offered} | read(folder / "method.yaml") | {"readme": read(folder / "readme.yaml")}
             values = merged(merged(values, task), own) | {"method": method, "task": path.stem}
             yield f"{path.stem}_{method}", values
 
