@@ -22,7 +22,7 @@ export MPLBACKEND := Agg
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := install
-.PHONY: help install demo nnunet test lint format bench clean
+.PHONY: help install demo nnunet test lint format bundles bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -67,6 +67,9 @@ lint: install ## ruff and mypy
 format: install ## lets ruff rewrite the files
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+bundles: install ## writes bundles/ from bundles_src/
+	$(PY) tools/build_bundles.py
 
 bench: install ## time and memory of a distillation step
 	$(PY) benchmarks/step.py $(ARGS)

@@ -29,7 +29,9 @@ import monai_kd
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "monai_kd"
-SOURCES = sorted(path for folder in ("monai_kd", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("monai_kd", "tests", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")
+)
 KINDS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 HEADER = (ROOT / "setup.py").read_text("utf-8").split("\n\n")[0]
 

@@ -97,7 +97,7 @@ def test_wheel_finds_its_bundles(wheel, tmp_path):
 def test_source_distribution_holds_what_is_versioned(tmp_path):
     """Bundles, docs, tutorials, benchmarks and tests; no weights, no notes of git or of the continuous integration."""
     leave = shutil.ignore_patterns("__pycache__", "models", "eval", "cache", "runs", "*.pt", ".*")
-    folders = ("monai_kd", "bundles", "benchmarks", "docs", "tests", "tutorials")
+    folders = ("monai_kd", "bundles", "bundles_src", "benchmarks", "docs", "tests", "tools", "tutorials")
     for name in folders:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"):

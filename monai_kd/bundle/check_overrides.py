@@ -197,6 +197,12 @@ def _is_section(entry: Any) -> bool:
     return isinstance(entry, dict) and "_target_" not in entry
 
 
+def _is_function(component: Mapping[str, Any]) -> bool:
+    """Whether a component is one of our functions, which stands for the value that it gives."""
+    package, _, name = str(component["_target_"]).rpartition(".")
+    return package == "monai_kd.bundle" and name.islower()
+
+
 def _differs(value: Any, given: Any) -> bool:
     """Whether a value was changed: 8 is not "8", and True not 1."""
     return value is not given and (type(value) is not type(given) or repr(value) != repr(given))
@@ -238,7 +244,7 @@ class _Defaults:
             seen.add(path)
             path = default[1:].replace("#", "::")
             default = self.parser.get(path)
-        if is_code(default) and not isinstance(default, dict):
+        if is_code(default) and (not isinstance(default, dict) or _is_function(default)):
             plain = value is None or isinstance(value, (str, Real))
             return path, self._evaluate(path) if plain and not is_code(value) else None
         return path, default

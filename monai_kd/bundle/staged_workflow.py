@@ -24,6 +24,7 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
+from monai_kd.bundle.evaluate_stages import evaluate_stages
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import differences, latest_checkpoint
 from monai_kd.data import replace_file
@@ -33,7 +34,7 @@ logger = logging.getLogger("monai_kd")
 # entries of a configuration that change no weights, or say where things are
 UNCOMPARED = {"_meta_", "_requires_", "imports", "bundle_root", "dataset_dir", "output_dir", "log_dir", "ckpt_dir"}
 UNCOMPARED |= {"device", "rank", "progress", "tensorboard", "num_workers", "cache", "cache_dir", "cache_num", "stages"}
-UNCOMPARED |= {"initialize", "run", "finalize"}
+UNCOMPARED |= {"evaluated", "initialize", "run", "finalize"}
 
 
 class StagedWorkflow(KDWorkflow):
@@ -44,6 +45,10 @@ class StagedWorkflow(KDWorkflow):
     A stage whose weights are there is left out; one that was stopped, or killed, goes on with ``resume.yaml``. When a
     stage was trained, all that come after it are trained as well, from the beginning, since they may have learnt from
     what was there before, which is set aside as ``.old``. So a second call after a finished one trains nothing.
+
+    An entry ``evaluated`` names the stages whose networks are then evaluated with ``evaluate.yaml``. One page,
+    ``report.html`` beside their scores, compares the others with the first of them. Evaluations and a page that are
+    newer than the weights are left out.
 
     The configuration that a stage was trained with is kept beside its weights (``.NAME.pt.settings``). Where another
     one is given, the last stage is refused, since its weights are not what was asked for, and earlier ones are warned
@@ -60,8 +65,8 @@ class StagedWorkflow(KDWorkflow):
 
     Raises:
         FileNotFoundError: when a configuration is missing.
-        ValueError: when an override is not an entry of the configuration, it has no ``stages``, or (as it runs, before
-            a stage is trained) the last stage is finished with other settings.
+        ValueError: when an override is not an entry of the configuration, it has no ``stages``, ``evaluated`` names
+            another one, or (as it runs, before a stage is trained) the last stage is finished with other settings.
     """
 
     def __init__(self, config_file: str | Sequence[str], **kwargs: Any) -> None:
@@ -73,13 +78,25 @@ class StagedWorkflow(KDWorkflow):
                 f"`stages` must be an entry of {self.files[0]} with the configurations of each stage, but got "
                 f"{self.parser.get('stages')!r}."
             )
+        unknown = [name for name in self.parser.get("evaluated") or [] if name not in self.parser.get("stages")]
+        if unknown:
+            raise ValueError(
+                f"`evaluated` must name stages, which are {', '.join(self.parser.get('stages'))}, but got "
+                f"{', '.join(map(str, unknown))}."
+            )
 
     def initialize(self) -> None:
         """Nothing: each stage initializes itself."""
 
     def run(self) -> None:
-        """Run what is not finished."""
-        stages = [self._stage(overlays) for overlays in self.parser.get("stages").values()]
+        """Train, evaluate and report what is not finished."""
+        stages = {name: self._stage(overlays) for name, overlays in self.parser.get("stages").items()}
+        self._train(list(stages.values()))
+        evaluated = {name: stages[name] for name in self.parser.get("evaluated") or []}
+        if evaluated:
+            evaluate_stages(evaluated)
+
+    def _train(self, stages: list[tuple[list[str], dict[str, Any]]]) -> None:
         workflows = [KDWorkflow(files, **override) for files, override in stages]
         weights = [_best(workflow.parser) for workflow in workflows]
         settings = [_settings(workflow.parser) for workflow in workflows]

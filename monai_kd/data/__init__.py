@@ -20,6 +20,7 @@ from monai_kd.data.folder_cases import folder_cases
 from monai_kd.data.frames import Frames
 from monai_kd.data.idrid_cases import idrid_cases
 from monai_kd.data.isic_cases import isic_cases
+from monai_kd.data.join_test_sets import join_test_sets
 from monai_kd.data.k_fold import hold_out, k_fold
 from monai_kd.data.kits19 import kits19_cases
 from monai_kd.data.lits import lits_cases
@@ -28,6 +29,7 @@ from monai_kd.data.readable_items import ReadableItems
 from monai_kd.data.scan_cases import scan_cases
 from monai_kd.data.slice_dataset import slice_dataset
 from monai_kd.data.slice_list import slice_list
+from monai_kd.data.split_by_ranges import split_by_ranges
 from monai_kd.data.unlabelled_loader import unlabelled_loader
 from monai_kd.data.write_aside import replace_file, write_aside
 from monai_kd.data.write_dicom_series import write_dicom_series
@@ -45,6 +47,7 @@ __all__ = [
     "hold_out",
     "idrid_cases",
     "isic_cases",
+    "join_test_sets",
     "k_fold",
     "kits19_cases",
     "lits_cases",
@@ -52,6 +55,7 @@ __all__ = [
     "scan_cases",
     "slice_dataset",
     "slice_list",
+    "split_by_ranges",
     "unlabelled_loader",
     "write_aside",
     "write_dicom_series",

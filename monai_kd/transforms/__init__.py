@@ -19,6 +19,7 @@ from monai_kd.transforms.check_spacing import CheckSpacingd
 from monai_kd.transforms.copy_affine import CopyAffined
 from monai_kd.transforms.ct_window import CT_WINDOWS, CTWindow, CTWindowd
 from monai_kd.transforms.dicom_series_reader import DicomSeriesReader, register_dicom_series_reader
+from monai_kd.transforms.foreground_channels import foreground_channels
 from monai_kd.transforms.load_mask import LoadMask, LoadMaskd
 from monai_kd.transforms.load_rgb import LoadRGB, LoadRGBd
 from monai_kd.transforms.load_slice import LoadSlice, LoadSliced
@@ -53,6 +54,7 @@ __all__ = [
     "SameSized",
     "TaskLabeld",
     "check_hounsfield",
+    "foreground_channels",
     "hounsfield_problem",
     "hounsfield_range",
     "task_labels",

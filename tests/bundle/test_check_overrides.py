@@ -55,7 +55,9 @@ def switches(config: str) -> list[str]:
     for key, value in ConfigParser.load_config_file(config).items():
         if key in ("cases", "test_cases", "split", "held_out", "network", "soft_label_key"):
             continue
-        if isinstance(value, bool) or (isinstance(value, str) and value.startswith(("$", "@"))):
+        computed = isinstance(value, str) and value.startswith(("$", "@"))
+        computed |= isinstance(value, dict) and str(value.get("_target_", "")).startswith("monai_kd.bundle.")
+        if isinstance(value, bool) or computed:
             try:
                 found += [key] if isinstance(parser.get_parsed_content(key), bool) else []
             except Exception:  # it needs data

@@ -61,9 +61,7 @@ def without_weights(name: str) -> dict[str, Any]:
 
 def without_gain(parser: ConfigParser) -> ConfigParser:
     """A bundle whose gain is not said, which would need its data."""
-    handlers = parser.get("distillation")
-    kept = [each for each in handlers if not str(each.get("_target_", "")).endswith("GainHandler")]
-    parser["distillation"] = kept
+    parser["gain"] = None
     return parser
 
 

@@ -92,7 +92,7 @@ def test_method_teaches(alone, name, method):
     optimized = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
     assert all(id(parameter) in optimized for parameter in adapters)
     assert bool(adapters) is (method in ("fitnet", "mimic"))
-    assert "distillation=@distillation::0" in parser.get("resume::state")
+    assert parser.get("resume::states")["distillation"] == "@distillation::0"
 
 
 NETWORKS = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|.*\| `([\w.]+)` (\d+) \| `([\w.]+)` (\d+) \|$", DOCS, re.M)

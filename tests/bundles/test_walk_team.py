@@ -281,8 +281,12 @@ class TestStages:
     @pytest.mark.slow
     def test_finished_stages_are_left_out_and_stopped_ones_go_on(self, bundle, tmp_path, monkeypatch, caplog):
         data = bundle.parent / "data" / DATA[SKIN]
-        assert self.run(tmp_path, data) == list(STAGES)
+        assert self.run(tmp_path, data) == [*STAGES[:3], "student_alone", "model"]
+        page = tmp_path / "eval" / "report.html"
+        assert all(name in page.read_text("utf-8") for name in ("student_alone", "model", "teacher"))
+        written = page.stat().st_mtime_ns
         assert self.run(tmp_path, data) == []
+        assert page.stat().st_mtime_ns == written
         match = r"last stage must have the settings that .*model.pt was trained with, but got kd_weight .* and not 0.5"
         with pytest.raises(ValueError, match=match):
             self.run(tmp_path, data, kd_weight=0.5, num_workers=0)
@@ -293,7 +297,8 @@ class TestStages:
         (tmp_path / "models" / "assistant_b.pt").unlink()
         for path in (tmp_path / "models" / "resume").glob("assistant_b*"):
             path.unlink()
-        assert self.run(tmp_path, data) == ["assistant_b", "model"]  # and what has learnt from it
+        assert self.run(tmp_path, data) == ["assistant_b", "student_alone", "model"]  # and what comes after it
+        assert page.stat().st_mtime_ns > written
 
         # a teacher that was trained by itself since then
         teacher, seconds = tmp_path / "models" / "teacher.pt", (tmp_path / "models" / "model.pt").stat().st_mtime + 9
@@ -312,7 +317,7 @@ class TestStages:
             with pytest.raises(KeyboardInterrupt):
                 self.run(tmp_path, data)
         assert earlier in [path.read_bytes() for path in (tmp_path / "models").glob("model.pt.old*")]
-        assert self.run(tmp_path, data) == ["model"]
+        assert self.run(tmp_path, data) == ["model"]  # the student alone was trained before
 
         resume = tmp_path / "models" / "resume"
         before = {path.name for path in resume.iterdir()}

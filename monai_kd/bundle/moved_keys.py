@@ -1,0 +1,29 @@
+# Copyright (c) monai_kd contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a flip or a turn moves."""
+
+from __future__ import annotations
+
+
+def moved_keys(stored: bool) -> list[str]:
+    """
+    Give the keys of an item that spatial transforms move together.
+
+    Args:
+        stored: whether items hold a stored soft label. Each pixel must keep its own.
+
+    Example::
+
+        >>> moved_keys(stored=True)
+        ['image', 'label', 'soft_label']
+    """
+    return ["image", "label", *(["soft_label"] if stored else [])]
