@@ -268,6 +268,13 @@ def _postprocessing(parser: ConfigParser, block: dict[str, Any]) -> tuple[dict[s
     return found, other
 
 
+def _is_foreground(function: Any) -> bool:
+    """Whether a function takes the channels behind the first."""
+    if isinstance(function, dict):
+        return str(function.get("_target_", "")).endswith(".foreground_channels")
+    return re.fullmatch(r"\$\s*lambda (\w+): \1\[1:\]\s*", str(function)) is not None
+
+
 def _last_step(
     parser: ConfigParser, name: str, ids: dict[str, str], block: dict[str, Any], discrete: bool
 ) -> dict[str, Any] | None:
@@ -290,8 +297,7 @@ def _last_step(
         chosen = [key for key in ("sigmoid", "softmax") if value(key) is True]
         return {"activation": chosen[0]} if len(chosen) == 1 and activation is None and value("other") is None else None
     if name == "Lambda" and "func" in ids:  # the foreground of two classes
-        foreground = re.fullmatch(r"\$\s*lambda (\w+): \1\[1:\]\s*", str(parser.get(ids["func"])))
-        return {} if foreground and of_two else None
+        return {} if of_two and _is_foreground(parser.get(ids["func"])) else None
     if name == "AsDiscrete" and value("to_onehot") is None and value("rounding") is None:
         argmax, threshold = value("argmax", False), value("threshold")
         if argmax is True and threshold is None and activation != "sigmoid":
