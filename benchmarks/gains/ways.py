@@ -18,12 +18,25 @@ from typing import Any
 import torch
 from gains.tasks import Subset, Task
 from gains.training import Batches
+from monai.losses import DiceLoss
 
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GradientShare
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher
 
 WAYS = ("alone", "kd", "alone10", "unlabelled10")
+
+
+class SoftDice(torch.nn.Module):
+    """The Dice semimetric loss between the probabilities of student and teacher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = DiceLoss(softmax=True, soft_label=True, batch=True)
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor, label: Any = None) -> torch.Tensor:
+        """Logits (B, C, *spatial) of both; the label is not used."""
+        return self.loss(student, teacher.softmax(1))
 
 
 def handlers_of(
@@ -41,6 +54,8 @@ def handlers_of(
     if "share" in chosen:
         weight = GradientShare(float(chosen["share"]))
     terms = [DistillationTerm(loss, weight)]
+    if "dice" in chosen:
+        terms.append(DistillationTerm(SoftDice(), weight))
     unlabelled = None
     if name == "unlabelled10":
         unlabelled = Batches(others, length, seed + 1000, task.flips, labelled=False)

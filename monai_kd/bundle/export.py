@@ -100,6 +100,8 @@ def export(
     chosen, reasons = _choose(formats)
     parser, files = _read(folder, config, dict(override or {}))
     weights = _checkpoint(folder, parser, checkpoint)
+    if "ckpt_path" in parser:
+        parser["ckpt_path"] = str(weights)  # settings that come from the weights come from these
     target = Path(output_dir) if output_dir else weights.parent
     outputs = {name: target / f"{weights.stem}{FORMATS[name].suffix}" for name in chosen}
     existing = [str(part) for path in outputs.values() for part in _parts(path) if part.exists()]

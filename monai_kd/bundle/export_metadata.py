@@ -27,7 +27,16 @@ import monai_kd
 from monai_kd.transforms.ct_window import CTWindow
 
 # transforms that neither move a voxel nor change its value, beside the reader
-NEUTRAL = ("EnsureChannelFirst", "EnsureType", "SelectItems", "DeleteItems", "CastToType", "ToTensor", "Identity")
+NEUTRAL = (
+    "EnsureChannelFirst",
+    "EnsureType",
+    "SelectItems",
+    "DeleteItems",
+    "CastToType",
+    "ToTensor",
+    "Identity",
+    "CheckSpacing",
+)
 # what the preprocessing fills, in the order in which a program applies it
 PREPROCESSING = ("reader", "orientation", "spacing", "size", "window", "mean", "std", "crop")
 
