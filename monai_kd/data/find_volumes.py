@@ -30,10 +30,12 @@ from monai.data.image_reader import NibabelReader
 from monai_kd.data.folder_cases import SUFFIXES
 from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.same_name import same_name
-from monai_kd.transforms.check_volume import NIFTI, check_volume
+from monai_kd.transforms.check_nifti import NIFTI
+from monai_kd.transforms.check_volume import check_volume
 from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, log_passed_over, passed_over_text
 from monai_kd.transforms.dicom_series import DicomSeries
 from monai_kd.transforms.dicom_series_reader import is_read_first
+from monai_kd.transforms.volume_rules import reason_of
 
 # names of masks: our own X_seg, those of KiTS and LiTS, and folders of labels
 MASK = re.compile(r"(.*[_-])?(seg|segmentation|mask|label)s?([_-]?\d+)?", re.IGNORECASE)
@@ -126,8 +128,7 @@ def _problem(path: Path) -> str | None:
         if path.name.lower().endswith(NIFTI):
             _check_affine_of_monai(path)
     except Exception as error:  # whatever is wrong with it, it belongs on the list
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"a volume must be readable, but got {path}: {lines[-1]}"
+        return f"a volume must be readable, but got {path}: {reason_of(error)}"
     return None
 
 

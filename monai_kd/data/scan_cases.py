@@ -30,7 +30,8 @@ from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.data.write_aside import replace_file
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
-from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
+from monai_kd.transforms.check_nifti import NIFTI
+from monai_kd.transforms.check_volume import check_grids, check_volume
 from monai_kd.transforms.dicom_files import log_passed_over
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
@@ -179,9 +180,9 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
         wrong = values[~np.isfinite(values) | (values != np.rint(values))]
         if wrong.size:
             raise ValueError(f"the label must hold whole numbers, but got {wrong[0]:g}")
-        for value in values.astype(np.int64):
+        for value in map(int, values):
             if value != 0:
-                where.setdefault(int(value), []).append(index)
+                where.setdefault(value, []).append(index)
     return {value: sorted(where[value]) for value in sorted(where)}
 
 

@@ -28,9 +28,10 @@ from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, T
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
 from monai_kd.transforms.check_hounsfield import PADDING, hounsfield_range
-from monai_kd.transforms.check_volume import check_affine, check_one_place, check_volume
+from monai_kd.transforms.check_volume import check_one_place, check_volume
 from monai_kd.transforms.dicom_series import DicomSeries
 from monai_kd.transforms.load_volume import check_geometry_key, existing, is_series, load_volume, unreadable
+from monai_kd.transforms.volume_rules import check_affine, check_fits
 
 
 class Volume(NamedTuple):
@@ -157,7 +158,12 @@ class LoadSlice(Transform):
             raise ValueError(f"`index` must be a slice of {filename}, 0 to {size - 1}, but got {index}.")
         stored = size - 1 - int(index) if head_first else int(index)
         section = tuple(slice(stored, stored + 1) if a == axis else slice(None) for a in range(3))
-        array = np.array(volume.array[section], dtype=self.dtype)  # a copy, in the machine's byte order
+        stored_values = np.asarray(volume.array[section])
+        try:
+            check_fits(stored_values, self.dtype)
+        except ValueError as error:
+            raise unreadable(Path(filename), error) from error
+        array = np.array(stored_values, dtype=self.dtype)  # a copy, in the machine's byte order
         slab_affine = volume.affine.copy()
         slab_affine[:3, 3] += stored * slab_affine[:3, axis]
         image = self._squeeze(self._orient(MetaTensor(torch.from_numpy(array)[None], affine=slab_affine)))
