@@ -126,14 +126,19 @@ def _problem(path: Path) -> str | None:
     try:
         check_volume(path)
         if path.name.lower().endswith(NIFTI):
-            _check_affine_of_monai(path)
+            _check_reading_of_monai(path)
     except Exception as error:  # whatever is wrong with it, it belongs on the list
         return f"a volume must be readable, but got {path}: {reason_of(error)}"
     return None
 
 
-def _check_affine_of_monai(path: Path) -> None:
+def _check_reading_of_monai(path: Path) -> None:
     image: Any = nibabel.load(path)
+    if len(image.shape) > 4:  # of four the last becomes the channel
+        raise ValueError(
+            f"it must have three axes, but got the shape {image.shape}, of which MONAI keeps the axes of length one; "
+            "write it with three, or load it by `monai_kd.transforms.LoadVolumed` with `check=False` here."
+        )
     own, of_monai = (np.asarray(each.affine) for each in (image, NibabelReader().read(path)))
     if not np.allclose(own, of_monai, atol=1e-3):
         spacings = [np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist() for affine in (own, of_monai)]

@@ -21,7 +21,7 @@ import numpy as np
 from monai.config import PathLike
 
 from monai_kd.transforms.check_frames import check_alike, check_positions
-from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, passed_over_text
+from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, errors_named, passed_over_text
 from monai_kd.transforms.dicom_frames import Frame, frames_of
 from monai_kd.transforms.dicom_pixels import check_pixels, hounsfield_frames
 
@@ -52,8 +52,9 @@ class DicomSeries:
         self.passed_over = passed_over or Counter()
         frames: list[Frame] = []
         for one in slices:
-            check_pixels(one)
-            frames.extend(frames_of(one))
+            with errors_named(one.file):
+                check_pixels(one)
+                frames.extend(frames_of(one))
         check_alike(frames)
         self.frames = sorted(frames, key=_place)
         matrix = _matrix(self.frames)
