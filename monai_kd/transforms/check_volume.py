@@ -17,7 +17,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from monai_kd.transforms.check_itk import check_itk

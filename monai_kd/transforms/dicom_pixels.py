@@ -72,7 +72,8 @@ def _check_description(one: DicomSlice) -> None:
     meaning = str(header.get("PhotometricInterpretation") or "none")
     if not meaning.startswith("MONOCHROME"):
         raise ValueError(
-            f"a CT slice must hold grey values, but got `PhotometricInterpretation` {meaning} in {one.file}; leave it out."
+            f"a CT slice must hold grey values, but got `PhotometricInterpretation` {meaning} in {one.file}; "
+            "leave it out."
         )
     used = int(header.get("BitsStored") or 0)
     highest = int(header.get("HighBit", used - 1))

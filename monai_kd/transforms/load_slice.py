@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,13 +37,13 @@ from monai_kd.transforms.volume_rules import check_affine, check_fits
 class Volume(NamedTuple):
     """
     A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values.
-    `passed_over` counts the objects that lie beside the slices of a DICOM series, by kind.
+    `series` is what the headers of a DICOM series say.
     """
 
     array: Any
     affine: np.ndarray
     value_range: tuple[float, float]
-    passed_over: Counter[str] | None = None
+    series: DicomSeries | None = None
 
     @property
     def axial(self) -> tuple[int, bool]:
@@ -140,7 +140,7 @@ class LoadSlice(Transform):
         else:
             array, affine = _content(LoadImage(self.reader, dtype=None, ensure_channel_first=True)(path))
             _check_geometry(series, array, affine, self.reader)
-        return Volume(array, affine, hounsfield_range(array), series.passed_over)
+        return Volume(array, affine, hounsfield_range(array), series)
 
     def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
         """

@@ -37,6 +37,7 @@ from tests.transforms.dicom import HU, write_series
 from tests.transforms.odd_files import read_or_refused
 
 SLICES = 4
+LOAD_IMAGE = LoadImage(ensure_channel_first=True)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 NUMBERS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept")
 # what a slice may hold in place of what it has; None: nothing
@@ -228,9 +229,15 @@ def test_series_is_read_right_or_refused(tmp_path, wanted):
         truth = truth_of(folder)
         loaded = read_or_refused(lambda: LoadVolume()(folder), folder)
         volume = read_or_refused(lambda: LoadSlice().volume(folder), folder)
-        by_monai = read_or_refused(lambda: find_volumes(folder) and LoadImage(ensure_channel_first=True)(folder), folder)
+        by_monai = read_or_refused(
+            lambda: find_volumes(folder) and LoadImage(ensure_channel_first=True)(folder), folder
+        )
     assert (loaded is None) == (volume is None) == (by_monai is None) == (truth is None)
     if truth is not None:
-        for array, affine in ((loaded[0], loaded.affine), (by_monai[0], by_monai.affine), (volume.array, volume.affine)):
+        for array, affine in (
+            (loaded[0], loaded.affine),
+            (by_monai[0], by_monai.affine),
+            (volume.array, volume.affine),
+        ):
             np.testing.assert_allclose(array, truth[0], rtol=1e-6, atol=1e-3)
             np.testing.assert_allclose(affine, truth[1], atol=1e-3)

@@ -22,14 +22,13 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.transforms import LoadImage, Orientation
 
 from monai_kd.data import find_volumes, scan_cases
 from monai_kd.transforms import LoadSlice, LoadSliced, LoadVolume, LoadVolumed
-from tests.transforms.odd_files import check_refusal, read_or_refused
+from tests.transforms.odd_files import read_or_refused
 
 HU = np.random.default_rng(0).integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
 AFFINE = np.array([[-0.8, 0.1, 0, 25], [0.1, 0.8, 0, 30], [0, 0, 2.5, -100], [0, 0, 0, 1.0]])
@@ -250,7 +249,16 @@ HEADS = {
     "space directions: (0.8,0,0) (0,0.7,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
     "encoding: raw\nspace origin: (10,20,-30)\n\n",
 }
-OPTIONAL = {"ObjectType", "BinaryData", "BinaryDataByteOrderMSB", "CompressedData", "TransformMatrix", "Offset", "kinds", "space origin"}
+OPTIONAL = {
+    "ObjectType",
+    "BinaryData",
+    "BinaryDataByteOrderMSB",
+    "CompressedData",
+    "TransformMatrix",
+    "Offset",
+    "kinds",
+    "space origin",
+}
 SIZE = {"a.mha": "DimSize = {} {} {}", "a.nrrd": "sizes: {} {} {}"}
 SPACING = {"a.mha": "ElementSpacing = {} {} {}", "a.nrrd": "space directions: ({},0,0) (0,{},0) (0,0,{})"}
 
