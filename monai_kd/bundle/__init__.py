@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from monai_kd.bundle.log_run import log_run
     from monai_kd.bundle.prepare_console import prepare_console
     from monai_kd.bundle.present import present
+    from monai_kd.bundle.resume_saver import ResumeSaver
     from monai_kd.bundle.staged_workflow import StagedWorkflow
     from monai_kd.bundle.trained_weights import trained_weights
 
 MODULES = {
     "BestCheckpointSaver": "best_checkpoint_saver",
     "KDWorkflow": "kd_workflow",
+    "ResumeSaver": "resume_saver",
     "StagedWorkflow": "staged_workflow",
     "bundle_network": "bundle_network",
     "chosen": "chosen",
@@ -48,6 +50,7 @@ MODULES = {
 __all__ = [
     "BestCheckpointSaver",
     "KDWorkflow",
+    "ResumeSaver",
     "StagedWorkflow",
     "bundle_network",
     "chosen",

@@ -29,6 +29,7 @@ from monai_kd.data.scan_cases import scan_cases
 from monai_kd.data.slice_dataset import slice_dataset
 from monai_kd.data.slice_list import slice_list
 from monai_kd.data.unlabelled_loader import unlabelled_loader
+from monai_kd.data.whole_writers import WholeNiftiWriter, WholePictureWriter
 from monai_kd.data.write_aside import replace_file, write_aside
 from monai_kd.data.write_dicom_series import write_dicom_series
 
@@ -37,6 +38,8 @@ __all__ = [
     "EndoscopyPhantom",
     "Frames",
     "ReadableItems",
+    "WholeNiftiWriter",
+    "WholePictureWriter",
     "ct_phantom",
     "endoscopy_cases",
     "endoscopy_phantom",

@@ -37,7 +37,7 @@ def check_volume(path: Path, whole: bool = True) -> None:
 
     Example::
 
-        >>> import os, tempfile
+        >>> import nibabel, os, tempfile
         >>> file = os.path.join(tempfile.mkdtemp(), "ct.nii")
         >>> nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5), np.int16), np.eye(4)), file)
         >>> check_volume(Path(file))
