@@ -66,4 +66,4 @@ class QuietProcess(SpawnProcess):
 class QuietSpawn(SpawnContext):
     """Spawns such processes."""
 
-    Process = QuietProcess  # type: ignore[assignment]
+    Process = QuietProcess

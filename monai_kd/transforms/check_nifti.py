@@ -91,7 +91,7 @@ def open_nifti(path: Path) -> Any:
     """
     try:
         image: Any = nibabel.load(path)
-        with ImageOpener(path) as stream:
+        with ImageOpener(str(path)) as stream:
             stored: Any = type(image.header).from_fileobj(stream, check=False)
     except Exception as error:  # nibabel raises errors of many classes on damaged headers
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -152,7 +152,7 @@ def split_series(identities: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     folders: dict[str, list[str]] = {}
     for folder, (series, _) in identities.items():
         folders.setdefault(series, []).append(folder)
-    problems = {}
+    problems: dict[str, str] = {}
     for series, own in folders.items():
         if series and len({identities[folder] for folder in own}) > 1:
             text = f"a DICOM series must lie in one folder, but got slices of {series} in {' and '.join(own)}; "
