@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
 import re
@@ -37,6 +38,8 @@ from monai_kd.bundle.latest_checkpoint import resume_checkpoints
 
 # what MONAI puts around an error of a configuration or of a transform
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
+# modules that read and write files
+FILES = ("monai_kd.transforms.", "monai_kd.data.", "monai.transforms.io.")
 ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
 checkpoints: list[Path] = []  # of the training of this process
 deferred: list[int] = []  # Ctrl-C that came while an object was deleted
@@ -133,10 +136,25 @@ def _with_cause_last(hook: Callable) -> Callable:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether monai_kd refused a value or a file."""
+    """Whether monai_kd refused a value or a file, or says which of them could not be read or written."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, (OSError, ValueError)) and module.startswith("monai_kd.")
+    if not frames or not _is_of(frames[-1][0], "monai_kd."):
+        return False
+    if isinstance(error, (OSError, ValueError)):
+        return True
+    frame, number = frames[-1]
+    by_itself = linecache.getline(frame.f_code.co_filename, number).strip().startswith("raise ")  # and no operation
+    return type(error) is RuntimeError and by_itself and (error.__cause__ is None or _is_of_files(error.__cause__))
+
+
+def _is_of_files(error: BaseException) -> bool:
+    """Whether an error came as a file was read or written, and not from a network."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(_is_of(frame, FILES) for frame in frames)
+
+
+def _is_of(frame: FrameType, modules: str | tuple[str, ...]) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(modules)
 
 
 def _how_to_resume(words: list[str]) -> str:

@@ -25,14 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.handlers import StatsHandler
-from monai.transforms import Lambda
+from monai.transforms import Lambda, SaveImage
 
 from monai_kd.bundle import prepare_console, trained_weights
 from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, checkpoints, root_cause, tell_how_to_resume
+from monai_kd.data import ReadableItems, WholeNiftiWriter
+from monai_kd.handlers import FailedItemsHandler
+from monai_kd.transforms import LoadVolumed, hounsfield_range
 
 SENTENCE = "`folder` must hold cases, but got none."
 FAILING = {
@@ -173,6 +177,40 @@ def test_what_monai_kd_refuses_has_no_traceback(capsys, monkeypatch):
     shown = told(error, capsys)
     assert shown.splitlines()[-1] == REFUSED
     assert "Traceback" in shown
+
+
+def failed_run(transform: Any, network: Any) -> BaseException:
+    """An inference over one file, whose network or transform fails."""
+    dataset = ReadableItems([{"case": "a", "image": "a.nii.gz"}], transform)
+    engine = Engine(lambda engine, batch: network(batch))
+    FailedItemsHandler(dataset).attach(engine)
+    return caught(lambda: engine.run(DataLoader(dataset, batch_size=1, collate_fn=list)))
+
+
+@pytest.mark.usefixtures("console")
+def test_files_that_cannot_be_read_are_a_list_without_traceback(capsys):
+    shown = told(failed_run(LoadVolumed("image"), lambda batch: None), capsys)
+    assert "Traceback" not in shown
+    assert "error: RuntimeError: 1 files or frames could not be read, all others are done" in shown
+
+
+@pytest.mark.usefixtures("console")
+def test_network_that_fails_has_its_traceback(capsys):
+    shown = told(failed_run(None, lambda batch: torch.nn.Conv2d(1, 2, 1)(torch.ones(1, 3, 4, 4))), capsys)
+    assert "Traceback" in shown
+    assert "error: RuntimeError: the run stopped at `a`, RuntimeError: Given groups=1" in shown
+    with_defect = caught(lambda: hounsfield_range(torch.zeros(0)))  # of an operation in our code
+    assert "Traceback" in told(with_defect, capsys)
+
+
+@pytest.mark.usefixtures("console")
+def test_mask_that_cannot_be_written_is_one_line(tmp_path, capsys, full_disk):
+    save = SaveImage(tmp_path, separate_folder=False, print_log=False, writer=WholeNiftiWriter)
+    image = MetaTensor(torch.rand(1, 40, 40, 4), affine=torch.eye(4), meta={"filename_or_obj": "a"})
+    with full_disk(500):
+        shown = told(failed_run(None, lambda batch: save(image)), capsys)
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1].startswith("error: RuntimeError: the run stopped at `a`, OSError: [Errno 27]")
 
 
 @pytest.mark.usefixtures("console")
