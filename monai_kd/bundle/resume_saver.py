@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.distributed import get_rank
 from ignite.handlers import DiskSaver
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
-from monai_kd.data import write_aside
+from monai_kd.bundle.write_weights import write_weights
 
 
 class ResumeSaver(CheckpointSaver):
@@ -59,8 +58,7 @@ class _WholeFiles(BaseSaveHandler):
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
         if get_rank() == 0:
             name = getattr(self.saver, "filename", None) or filename
-            with write_aside(Path(self.saver.dirname) / name, sync=True) as aside:
-                torch.save(checkpoint, aside)
+            write_weights(checkpoint, Path(self.saver.dirname) / name)
 
     def remove(self, filename: str) -> None:
         self.saver.remove(filename)

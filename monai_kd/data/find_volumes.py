@@ -92,7 +92,9 @@ def find_volumes(
     for volume in [root] if _is_volume_file(root) else search.below():
         name = same_name(_name(volume, root))
         if name in items:
-            raise ValueError(f"volumes must have different names, but got `{name}` for {items[name]} and {volume}.")
+            raise ValueError(
+                f"volumes must have different names, but got `{name}` for {items[name]} and {volume}; rename one."
+            )
         items[name] = volume
     log_passed_over(search.passed_over, str(root))
     log_lacking(search.lacking)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -29,8 +30,8 @@ import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.handlers import StatsHandler
-from monai.transforms import Lambda, SaveImage
+from monai.handlers import CheckpointLoader, StatsHandler
+from monai.transforms import Compose, Lambda, SaveImage, apply_transform
 
 from monai_kd.bundle import prepare_console, trained_weights
 from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, checkpoints, root_cause, tell_how_to_resume
@@ -204,13 +205,50 @@ def test_network_that_fails_has_its_traceback(capsys):
 
 
 @pytest.mark.usefixtures("console")
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EROFS, "choose a folder that you may write to"),
+        (errno.ENOTDIR, "choose a folder"),
+        (errno.ENOSPC, "make room on the disk"),
+    ],
+)
+def test_file_system_that_refuses_is_one_line_with_the_remedy(code, remedy, capsys):
+    """Whoever writes: MONAI, ignite, TensorBoard."""
+
+    def write():
+        raise OSError(code, os.strerror(code), "/data/models")
+
+    shown = told(caught(write), capsys)
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1].endswith(f"{os.strerror(code)}: '/data/models'; {remedy}")
+    assert "Traceback" in told(caught(lambda: os.kill(os.getpid(), 10**6)), capsys)  # another OSError is a defect
+
+
+@pytest.mark.usefixtures("console")
+def test_checkpoint_of_more_epochs_is_refused_without_traceback(tmp_path, capsys):
+    torch.save({"trainer": {"max_epochs": 9, "epoch_length": 1, "iteration": 5}}, tmp_path / "a.pt")
+    engine = Engine(lambda engine, batch: None)
+    CheckpointLoader(str(tmp_path / "a.pt"), {"trainer": engine}).attach(engine)
+    shown = told(caught(lambda: engine.run([0], max_epochs=3)), capsys)
+    assert "Traceback" not in shown
+    assert "error: ValueError: Epoch count (5) in checkpoint is larger than the `engine.state.max_epochs` (3)" in shown
+
+
+@pytest.mark.usefixtures("console")
 def test_mask_that_cannot_be_written_is_one_line(tmp_path, capsys, full_disk):
     save = SaveImage(tmp_path, separate_folder=False, print_log=False, writer=WholeNiftiWriter)
     image = MetaTensor(torch.rand(1, 40, 40, 4), affine=torch.eye(4), meta={"filename_or_obj": "a"})
+    logger = logging.getLogger("ignite.engine.engine.SupervisedEvaluator")
     with full_disk(500):
-        shown = told(failed_run(None, lambda batch: save(image)), capsys)
+        error = failed_run(None, lambda batch: apply_transform(Compose([save]), image))
+        shown = told(error, capsys)
     assert "Traceback" not in shown
     assert shown.splitlines()[-1].startswith("error: RuntimeError: the run stopped at `a`, OSError: [Errno 27]")
+    try:  # as ignite logs it before the handler names the item
+        raise error.__cause__ or error
+    except RuntimeError:
+        assert not _is_of_use(logger.makeRecord("", logging.ERROR, "", 0, "terminating", (), sys.exc_info()))
 
 
 @pytest.mark.usefixtures("console")
