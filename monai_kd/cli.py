@@ -101,7 +101,9 @@ def _run(function: Callable[..., Any], bound: inspect.BoundArguments) -> int:
     except Exception as error:
         if os.environ.get("MONAI_KD_TRACEBACK"):
             raise
-        print(f"error: {_line(error)}\n(MONAI_KD_TRACEBACK=1 shows where)", file=sys.stderr)
+        from monai_kd.bundle.with_remedy import with_remedy
+
+        print(f"error: {with_remedy(_line(error), error)}\n(MONAI_KD_TRACEBACK=1 shows where)", file=sys.stderr)
         return 1
     if isinstance(result, str):
         print(result)

@@ -23,13 +23,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.transforms import SaveImage
 
-from monai_kd.bundle import BestCheckpointSaver
+from monai_kd.bundle import BestCheckpointSaver, ResumeSaver
 from monai_kd.bundle.bundles import bundles
 from monai_kd.bundle.export import export
 from monai_kd.bundle.staged_workflow import _write_settings
 from monai_kd.corrections import store_soft_labels
-from monai_kd.data import write_dicom_series, write_endoscopy_phantoms, write_phantoms
+from monai_kd.data import (
+    WholeNiftiWriter,
+    WholePictureWriter,
+    write_dicom_series,
+    write_endoscopy_phantoms,
+    write_phantoms,
+)
 from monai_kd.data.scan_cases import _write_cache
 from monai_kd.handlers import CaseMetricsHandler, FrameTableHandler
 from monai_kd.networks import Teacher
@@ -112,8 +121,32 @@ def mask(folder: Path, number: int) -> None:
     save(pixels, folder / "a_mask.png")
 
 
+def resume_checkpoint(folder: Path, number: int) -> None:
+    network = torch.nn.Linear(40, 40)
+    saver = ResumeSaver(str(folder), {"model": network}, save_interval=1, n_saved=2)
+    engine = Engine(lambda engine, batch: None)
+    saver.attach(engine)
+    engine.state.epoch = number - 1
+    engine.run([0], max_epochs=number)
+
+
+def saved(folder: Path, number: int, suffix: str, writer: type) -> None:
+    shape = (1, 60, 60) if suffix == ".png" else (1, 60, 60, 2)
+    pixels = torch.as_tensor(np.random.RandomState(number).randint(0, 256, shape))
+    save = SaveImage(folder, output_ext=suffix, separate_folder=False, writer=writer, print_log=False)
+    save(MetaTensor(pixels, affine=torch.eye(4), meta={"filename_or_obj": "a"}))
+
+
+def nifti_mask(folder: Path, number: int) -> None:
+    saved(folder, number, ".nii.gz", WholeNiftiWriter)
+
+
+def picture_mask(folder: Path, number: int) -> None:
+    saved(folder, number, ".png", WholePictureWriter)
+
+
 WRITERS = [report, case_table, frame_table, best_weights, holder, stage_settings, soft_labels, scans, series, volumes]
-WRITERS += [frames, exported, mask]
+WRITERS += [frames, exported, mask, resume_checkpoint, nifti_mask, picture_mask]
 
 
 def content(folder: Path) -> dict[Path, bytes]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from monai_kd.bundle.on_gpu import on_gpu
     from monai_kd.bundle.prepare_console import prepare_console
     from monai_kd.bundle.present import present
+    from monai_kd.bundle.resume_saver import ResumeSaver
     from monai_kd.bundle.run_folder import run_folder
     from monai_kd.bundle.soft_label_key import soft_label_key
     from monai_kd.bundle.staged_workflow import StagedWorkflow
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 MODULES = {
     "BestCheckpointSaver": "best_checkpoint_saver",
     "KDWorkflow": "kd_workflow",
+    "ResumeSaver": "resume_saver",
     "StagedWorkflow": "staged_workflow",
     "as_trained": "as_trained",
     "WeightedSumLoss": "weighted_sum_loss",
@@ -84,6 +86,7 @@ MODULES = {
 __all__ = [
     "BestCheckpointSaver",
     "KDWorkflow",
+    "ResumeSaver",
     "StagedWorkflow",
     "WeightedSumLoss",
     "as_trained",

@@ -19,13 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
 from monai_kd.bundle.check_finite import check_finite
-from monai_kd.data import write_aside
+from monai_kd.bundle.write_weights import write_weights
 from monai_kd.handlers.gain_handler import validation_cases
 from monai_kd.networks.weights_facts import with_facts
 
@@ -109,8 +108,7 @@ class BestCheckpointSaver(CheckpointSaver):
 
     def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         if get_rank() == 0:
-            with write_aside(self.path, sync=True) as aside:
-                torch.save(self._with_facts(checkpoint), aside)
+            write_weights(self._with_facts(checkpoint), self.path)
 
     def _with_facts(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         """The weights, whose first part with metadata carries the facts."""

@@ -77,7 +77,10 @@ def check_overrides(config_file: str | Sequence[str], override: Mapping[str, Any
         changed |= {key: value for key, value in typed.items() if _differs(value, layer[key])}
         for key, value in layer.items():
             merge_kv(parser, key, typed.get(key, value))
-    return changed | dict(override) | _typed(parser, override)
+    typed = _typed(parser, override)
+    for key, value in typed.items():
+        _check_axes(key, value, parser.get(key))
+    return changed | dict(override) | typed
 
 
 def check_network_overrides(files: Sequence[str], override: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -222,8 +225,24 @@ def _typed(parser: ConfigParser, layer: Mapping[str, Any]) -> dict[str, Any]:
         if key.startswith("+") or (_path(key)[0] in OPEN_KEYS and key != "bundle_root"):
             continue
         path, default = below.find("::".join(_path(key)), value)
-        typed[key] = override_value(path, value, default, _written(key, value))
+        try:
+            typed[key] = override_value(path, value, default, _written(key, value))
+        except ValueError as error:
+            if "::" in key:  # of a component: the setting that it refers to is named
+                raise
+            raise ValueError(str(error).replace(f"`{path}`", f"`{key}`", 1)) from None
     return typed
+
+
+def _check_axes(key: str, value: Any, default: Any) -> None:
+    """A size in 2D is none in 3D; overlays may change both, a single override may not."""
+    if not (key.endswith("_size") and isinstance(value, (list, tuple)) and isinstance(default, (list, tuple))):
+        return
+    if len(value) != len(default):
+        raise ValueError(
+            f"`{key}` must hold {len(default)} numbers, one for each axis, but got {list(value)}; "
+            f"the default is {list(default)}."
+        )
 
 
 class _Defaults:

@@ -35,7 +35,7 @@ def chosen(name: str, choice: Any, choices: Mapping[str, Any]) -> Any:
         >>> chosen("weights", "paper", {"auto": 1, "paper": 2})
         2
     """
-    if choice in choices:
+    if isinstance(choice, str) and choice in choices:
         return choices[choice]
     nearest = difflib.get_close_matches(str(choice), list(choices), n=1, cutoff=0.0)
     raise ValueError(f"`{name}` must be one of {', '.join(choices)}, but got {choice!r}; did you mean {nearest[0]}?")

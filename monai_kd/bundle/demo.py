@@ -52,6 +52,7 @@ from monai_kd.bundle.demo_training import (
     seconds_a_step,
     train,
 )
+from monai_kd.bundle.write_weights import write_weights
 from monai_kd.data import ct_phantom, write_dicom_series
 from monai_kd.report import write_report
 
@@ -100,7 +101,7 @@ def demo(
         runs = {}
         for name in NAMES:
             runs[name] = evaluate(networks[name], cases, folder / "eval" / name)
-            torch.save(networks[name].state_dict(), folder / f"{name}.pt")
+            write_weights(networks[name].state_dict(), folder / f"{name}.pt")
         _segment_dicom(networks["distilled"], folder, seed)
         figures = pictures(networks, cases.test[:3])
         step("writing the page")

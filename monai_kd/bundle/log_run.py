@@ -28,6 +28,7 @@ from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.prepare_console import tell_how_to_resume
 from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
+from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
 from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
@@ -76,6 +77,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: check_finite({"network": network}))
     claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
     tell_how_to_resume(trainer, checkpoint)
+    for each in (loader, evaluator.data_loader):
+        quiet_workers(each)
     if get_rank() > 0:
         return
     logger.info(

@@ -29,6 +29,7 @@ AUTO = "auto"  # a weight that sets itself
 FILES = ("_dir", "_ckpt", "_path", "_name", "_root")  # how names of files and folders end
 MAY_BE_ZERO = ("num_workers", "cache_num")  # of which the default is more
 SHARES = ("threshold", "fraction", "prob", "overlap")  # from 0 to 1
+FOLDERS = ("bundle_root", "ckpt_dir", "log_dir", "output_dir")  # which a run writes to
 SEVERAL_KINDS = ("window",)  # a name, or level and width
 FILE_NAME = re.compile(r'[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]{0,99}')
 
@@ -213,6 +214,8 @@ def _text(key: str, value: Any, default: str, text: str | None) -> Any:
         raise ValueError(f"`{key}` must not hold #, which MONAI reads as `::`, but got {value!r}.")
     if name.endswith(FILES) and default and not value.strip():
         raise ValueError(f"`{key}` must not be empty, but got {value!r}; the default is {default!r}.")
+    if name in FOLDERS and os.path.isfile(os.path.expanduser(value)):
+        raise ValueError(f"`{key}` must be a folder, but got the file {value!r}; give another one.")
     if name.endswith("_name") and (not FILE_NAME.fullmatch(value) or value.endswith(".pt")):
         raise ValueError(
             f"`{key}` must be the name of a file without folder and suffix, but got {value!r}; the default is "

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
 import re
@@ -34,9 +35,12 @@ from monai.utils import ensure_tuple
 
 from monai_kd.bundle.check_overrides import check_run
 from monai_kd.bundle.latest_checkpoint import resume_checkpoints
+from monai_kd.bundle.with_remedy import REMEDIES, with_remedy
 
 # what MONAI puts around an error of a configuration or of a transform
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
+# modules that read and write files
+FILES = ("monai_kd.transforms.", "monai_kd.data.", "monai.transforms.io.")
 ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
 checkpoints: list[Path] = []  # of the training of this process
 deferred: list[int] = []  # Ctrl-C that came while an object was deleted
@@ -133,10 +137,34 @@ def _with_cause_last(hook: Callable) -> Callable:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether monai_kd refused a value or a file."""
+    """Whether monai_kd refused a value or a file, or says which of them could not be read or written."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, (OSError, ValueError)) and module.startswith("monai_kd.")
+    if not frames:
+        return False
+    frame, number = frames[-1]
+    if _is_of(frame, "monai.transforms.io.") and "suitable writer" in str(error):  # what its writer raised
+        return True
+    if _is_of(frame, "monai.handlers.checkpoint_loader") and isinstance(error, ValueError):  # more epochs are done
+        return True
+    if isinstance(error, OSError) and error.errno in REMEDIES:  # whoever writes
+        return True
+    if not _is_of(frame, "monai_kd."):
+        return False
+    if isinstance(error, (OSError, ValueError)):
+        return True
+    by_itself = linecache.getline(frame.f_code.co_filename, number).strip().startswith("raise ")  # and no operation
+    return type(error) is RuntimeError and by_itself and (error.__cause__ is None or _is_of_files(error.__cause__))
+
+
+def _is_of_files(error: BaseException) -> bool:
+    """Whether an error came as a file was read or written, and not from a network."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = error.__cause__
+    return any(_is_of(frame, FILES) for frame in frames) or (inner is not None and _is_of_files(inner))
+
+
+def _is_of(frame: FrameType, modules: str | tuple[str, ...]) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(modules)
 
 
 def _how_to_resume(words: list[str]) -> str:
@@ -196,7 +224,6 @@ def _cause(error: BaseException) -> BaseException:
 def _line(error: BaseException) -> str:
     line = traceback.format_exception_only(type(error), error)[-1].strip()
     # what torch says where it cannot write
-    full = isinstance(error, RuntimeError) and "inline_container" in line
-    return (
-        f"{line} A file could not be written to its end: is there space left where `ckpt_dir` lies?" if full else line
-    )
+    if isinstance(error, RuntimeError) and "inline_container" in line:
+        return f"{line} A file could not be written to its end: is there space left where `ckpt_dir` lies?"
+    return with_remedy(line, error)

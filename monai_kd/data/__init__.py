@@ -31,6 +31,7 @@ from monai_kd.data.slice_dataset import slice_dataset
 from monai_kd.data.slice_list import slice_list
 from monai_kd.data.split_by_ranges import split_by_ranges
 from monai_kd.data.unlabelled_loader import unlabelled_loader
+from monai_kd.data.whole_writers import WholeNiftiWriter, WholePictureWriter
 from monai_kd.data.write_aside import replace_file, write_aside
 from monai_kd.data.write_dicom_series import write_dicom_series
 
@@ -39,6 +40,8 @@ __all__ = [
     "EndoscopyPhantom",
     "Frames",
     "ReadableItems",
+    "WholeNiftiWriter",
+    "WholePictureWriter",
     "ct_phantom",
     "endoscopy_cases",
     "endoscopy_phantom",

@@ -30,10 +30,13 @@ from monai.data.image_reader import NibabelReader
 from monai_kd.data.folder_cases import SUFFIXES
 from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.same_name import same_name
-from monai_kd.transforms.check_volume import NIFTI, check_volume
-from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, log_passed_over, passed_over_text
-from monai_kd.transforms.dicom_series import DicomSeries
+from monai_kd.transforms.check_nifti import NIFTI
+from monai_kd.transforms.check_volume import check_volume
+from monai_kd.transforms.dicom_files import dicom_files, log_passed_over, passed_over_text
+from monai_kd.transforms.dicom_series import DicomSeries, split_series
 from monai_kd.transforms.dicom_series_reader import is_read_first
+from monai_kd.transforms.lacking_slices import log_lacking
+from monai_kd.transforms.volume_rules import reason_of
 
 # names of masks: our own X_seg, those of KiTS and LiTS, and folders of labels
 MASK = re.compile(r"(.*[_-])?(seg|segmentation|mask|label)s?([_-]?\d+)?", re.IGNORECASE)
@@ -71,9 +74,10 @@ def find_volumes(
 
     Raises:
         FileNotFoundError: when there is no such path, or no volume below it.
-        ValueError: when two volumes would have one name; with `check`, all volumes that cannot be used: the slices in
-            a folder are not one whole volume of one series, a file is damaged, has not three axes or one real number a
-            voxel, MONAI takes another affine than its sform, or ``MONAI_DICOM_READER`` asks for another reader.
+        ValueError: when two volumes would have one name, or the slices of one DICOM series lie in two folders; with
+            `check`, all volumes that cannot be used: the slices in a folder are not one whole volume of one series, a
+            file is damaged, has not three axes or one real number a voxel, MONAI takes another affine than its sform,
+            or ``MONAI_DICOM_READER`` asks for another reader.
 
     Example::
 
@@ -88,9 +92,15 @@ def find_volumes(
     for volume in [root] if _is_volume_file(root) else search.below():
         name = same_name(_name(volume, root))
         if name in items:
-            raise ValueError(f"volumes must have different names, but got `{name}` for {items[name]} and {volume}.")
+            raise ValueError(
+                f"volumes must have different names, but got `{name}` for {items[name]} and {volume}; rename one."
+            )
         items[name] = volume
     log_passed_over(search.passed_over, str(root))
+    log_lacking(search.lacking)
+    split = split_series(search.identities)
+    if split:
+        raise ValueError("; ".join(sorted(set(split.values()))))
     if not items:
         others = f", only {passed_over_text(search.passed_over)}" if search.passed_over else ""
         raise FileNotFoundError(
@@ -124,15 +134,19 @@ def _problem(path: Path) -> str | None:
     try:
         check_volume(path)
         if path.name.lower().endswith(NIFTI):
-            _check_affine_of_monai(path)
+            _check_reading_of_monai(path)
     except Exception as error:  # whatever is wrong with it, it belongs on the list
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"a volume must be readable, but got {path}: {lines[-1]}"
+        return f"a volume must be readable, but got {path}: {reason_of(error)}"
     return None
 
 
-def _check_affine_of_monai(path: Path) -> None:
+def _check_reading_of_monai(path: Path) -> None:
     image: Any = nibabel.load(path)
+    if len(image.shape) > 4:  # of four the last becomes the channel
+        raise ValueError(
+            f"it must have three axes, but got the shape {image.shape}, of which MONAI keeps the axes of length one; "
+            "write it with three, or load it by `monai_kd.transforms.LoadVolumed` with `check=False` here."
+        )
     own, of_monai = (np.asarray(each.affine) for each in (image, NibabelReader().read(path)))
     if not np.allclose(own, of_monai, atol=1e-3):
         spacings = [np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist() for affine in (own, of_monai)]
@@ -152,6 +166,8 @@ class _Search:
         self.exclude = None if exclude is None else os.path.realpath(Path(exclude).expanduser())
         self.passed_over: Counter[str] = Counter()
         self.problems: dict[Path, str] = {}
+        self.lacking: dict[str, str] = {}  # what says that slices are missing, by folder
+        self.identities: dict[str, tuple[str, str]] = {}  # of DICOM series, by folder
 
     def below(self) -> Iterator[Path]:
         seen = {self.exclude} - {os.path.realpath(self.root)}  # links may lead in circles
@@ -184,15 +200,17 @@ class _Search:
             slices, others = dicom_files(files)
             self.passed_over.update(others)
             if slices:
-                _check_series(folder, slices)
+                series = DicomSeries(slices)
+                self.lacking[str(folder)] = series.lacking
+                self.identities[str(folder)] = series.identity
+                _check_reader(folder)
         except ValueError as error:
             self.problems[folder] = f"{error} To leave the folder out, choose others by `pattern`."
             return True
         return bool(slices)
 
 
-def _check_series(folder: Path, slices: list[DicomSlice]) -> None:
-    DicomSeries(slices)
+def _check_reader(folder: Path) -> None:
     if not is_read_first():
         raise ValueError(
             f"a DICOM series must be read by the reader that compares its slices, but got "

@@ -98,7 +98,7 @@ class Frames:
             name = same_name("_".join(parts))
             if name in self.files:
                 raise ValueError(
-                    f"files must have different names, but got `{name}` for {self.files[name]} and {file}."
+                    f"files must have different names, but got `{name}` for {self.files[name]} and {file}; rename one."
                 )
             self.files[name] = file
         if not self.files:
@@ -168,9 +168,10 @@ class Frames:
                 cut = _cut_off(container, stream, number + 1, end)
         except (av.FFmpegError, IndexError) as error:  # no stream of pictures is an IndexError
             after = f"after frame {number}" if number >= 0 else "at all"
-            raise RuntimeError(f"{file} cannot be decoded {after}, {type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise RuntimeError(f"{file} cannot be decoded {after}, {reason}; copy it once more.") from error
         if number < 0:
-            raise RuntimeError(f"{file} cannot be decoded, it holds no frame.")
+            raise RuntimeError(f"{file} cannot be decoded, it holds no frame; copy it once more.")
         if cut:
             raise RuntimeError(f"{file} is truncated, it holds {cut}; copy it once more.")
 
@@ -183,7 +184,8 @@ def _decoded(image: Image.Image, file: Path, number: int) -> int:
             image.seek(number)
             image.load()
     except Exception as error:  # Pillow raises errors of many kinds for truncated files
-        raise RuntimeError(f"{file} cannot be decoded at page {number}, {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise RuntimeError(f"{file} cannot be decoded at page {number}, {reason}; copy it once more.") from error
     return pages
 
 

@@ -94,7 +94,7 @@ class ReadableItems(IterableDataset):
                 self._fail(case, error)
 
     def _fail(self, case: str, error: Exception) -> None:
-        reason = _reason(error)
+        reason = reason_line(error)
         if self.strict:
             raise RuntimeError(f"`{case}` cannot be read, {reason}") from error
         if case in self.failures():  # each worker meets the same damaged video
@@ -104,8 +104,18 @@ class ReadableItems(IterableDataset):
             file.write(json.dumps([case, reason]) + "\n")
 
 
-def _reason(error: BaseException) -> str:
-    """The cause inside the error that MONAI puts around it, on one line."""
+def reason_line(error: BaseException) -> str:
+    """
+    The cause inside the errors that MONAI puts around it, on one line.
+
+    Example::
+
+        >>> reason_line(ValueError("no\\nvolume"))
+        'ValueError: no volume'
+    """
     while error.__cause__ is not None and str(error).startswith("applying transform"):
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    text = str(error).strip()
+    if "\nTraceback" in text:  # SaveImage puts that of its writer into its message
+        return text.splitlines()[-1]
+    return " ".join(f"{type(error).__name__}: {text}".split())

@@ -30,12 +30,15 @@ from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.data.write_aside import replace_file
 from monai_kd.transforms.check_hounsfield import hounsfield_problem
-from monai_kd.transforms.check_volume import NIFTI, check_grids, check_volume
+from monai_kd.transforms.check_nifti import NIFTI
+from monai_kd.transforms.check_volume import check_grids, check_volume
 from monai_kd.transforms.dicom_files import log_passed_over
+from monai_kd.transforms.dicom_series import split_series
+from monai_kd.transforms.lacking_slices import log_lacking
 from monai_kd.transforms.load_slice import LoadSlice, Volume
 
 CACHE_FILE = "case_scans.json"
-READER = "3"  # a new number makes scans of an older reader, or of fewer checks, void
+READER = "4"  # a new number makes scans of an older reader, or of fewer checks, void
 
 
 def scan_cases(
@@ -87,10 +90,12 @@ def scan_cases(
     with ThreadPool(max(1, num_workers)) as pool:
         results = list(progress_bar(pool.imap(scanner, cases), "Scanning cases", len(cases), progress))
     problems = [(case_name(case), r["problem"]) for case, r in zip(cases, results) if "problem" in r]
+    problems += _split_series(cases, results)
     passed_over: Counter[str] = Counter()
     for result in results:
         passed_over.update(result.get("passed_over", {}))
     log_passed_over(passed_over, f"{len(cases)} cases")
+    log_lacking({case_name(case): r.get("lacking", "") for case, r in zip(cases, results)})
     _write_cache(cache_dir, {r["stamp"]: r for r in results if "problem" not in r}, known)
     if problems:
         raise ValueError(
@@ -141,10 +146,14 @@ class _Scanner:
         if not hasattr(self.local, "reader"):
             self.local.reader = LoadSlice(num_volumes=1)
         passed_over: Counter[str] = Counter()
+        of_image: dict[str, Any] = {}
 
         def read(path: Path) -> Volume:
             volume = self.local.reader.volume(path)
-            passed_over.update(volume.passed_over or {})
+            series = volume.series
+            passed_over.update(series.passed_over if series else {})
+            if series and path == image:
+                of_image.update(series=series.identity, lacking=series.lacking)
             return volume
 
         if self.check_images:
@@ -165,7 +174,15 @@ class _Scanner:
             "num_slices": int(shape[axis]),
             "labels": {str(value): where[value] for value in where},
             "passed_over": dict(passed_over),
+            **of_image,
         }
+
+
+def _split_series(cases: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Cases whose images are parts of one DICOM series."""
+    names = {str(case["image"]): case_name(case) for case, r in zip(cases, results) if "series" in r}
+    identities = {str(case["image"]): tuple(r["series"]) for case, r in zip(cases, results) if "series" in r}
+    return [(names[image], problem) for image, problem in split_series(identities).items()]
 
 
 def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
@@ -179,9 +196,9 @@ def _slices_of_labels(label: Volume) -> dict[int, list[int]]:
         wrong = values[~np.isfinite(values) | (values != np.rint(values))]
         if wrong.size:
             raise ValueError(f"the label must hold whole numbers, but got {wrong[0]:g}")
-        for value in values.astype(np.int64):
+        for value in map(int, values):
             if value != 0:
-                where.setdefault(int(value), []).append(index)
+                where.setdefault(value, []).append(index)
     return {value: sorted(where[value]) for value in sorted(where)}
 
 

@@ -25,6 +25,7 @@ from monai.transforms import Compose, MapTransform
 from monai_kd.data.find_volumes import find_volumes
 from monai_kd.data.frames import readable_below
 from monai_kd.data.photo_pairs import PHOTO_SUFFIXES
+from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.data.slice_dataset import slice_dataset
 
 KINDS = ("slices", "volumes", "photos")
@@ -78,7 +79,9 @@ def unlabelled_loader(
             f"`unlabelled_dir` must hold at least a batch of {batch_size} images, but got {len(dataset)} in {folder}; "
             "lower `batch_size` or add images."
         )
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=num_workers)
+    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=num_workers)
+    quiet_workers(loader)
+    return loader
 
 
 def without_labels(transform: Compose) -> Compose:

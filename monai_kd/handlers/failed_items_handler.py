@@ -17,8 +17,10 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_kd.data.readable_items import ReadableItems
+from monai_kd.data.readable_items import ReadableItems, reason_line
 from monai_kd.handlers.case_metrics_handler import case_name
+
+STOPPED = "the run stopped at"
 
 
 class FailedItemsHandler:
@@ -63,13 +65,13 @@ class FailedItemsHandler:
 
     def _name(self, engine: Any, error: Exception) -> None:
         batch = engine.state.batch
-        if not batch:
+        if not batch or str(error).startswith(STOPPED):  # ignite says it of an iteration, and of the run
             raise error
         items = batch if isinstance(batch, list) else [batch]
         names = ", ".join(case_name(item) for item in items)
         failures = self.dataset.failures()
         before = f"; before, {len(failures)} could not be read:{_lines(failures)}" if failures else ""
-        raise RuntimeError(f"the run stopped at `{names}`, {type(error).__name__}: {error}{before}") from error
+        raise RuntimeError(f"{STOPPED} `{names}`, {reason_line(error)}{before}") from error
 
 
 def _lines(failures: dict[str, str]) -> str:

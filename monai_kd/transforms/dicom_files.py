@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,12 +39,17 @@ TAGS = (
     "FrameOfReferenceUID",
     "Modality",
     "ImageType",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "ImagesInAcquisition",
+    "NumberOfSeriesRelatedInstances",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
     "SliceThickness",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
     "ModalityLUTSequence",
     "Rows",
     "Columns",
@@ -54,6 +60,7 @@ TAGS = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "ExtendedOffsetTable",
@@ -125,16 +132,36 @@ def read_dicom(file: Path, pixels: bool = True) -> Any:
         ValueError: a DICOM file must be readable, but got missing.dcm: ...; copy it again.
     """
     defer_size = None if pixels else DEFER_SIZE
-    try:
+    with errors_named(file):
         dataset = pydicom.dcmread(file, defer_size=defer_size, force=True, specific_tags=list(TAGS))
         if not pixels and dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return read_dicom(file)  # places in the inflated data say nothing
-    except Exception as error:  # pydicom raises errors of many classes on damaged files
+    return dataset
+
+
+@contextmanager
+def errors_named(file: Path) -> Iterator[None]:
+    """
+    Turns what pydicom raises on damaged files, errors of many classes and also when an attribute is looked at, into a
+    ValueError that names the file. Errors that name it already stay.
+
+    Example::
+
+        >>> with errors_named(Path("a.dcm")):
+        ...     pydicom.Dataset().Rows
+        Traceback (most recent call last):
+        ...
+        ValueError: a DICOM file must be readable, but got a.dcm: 'Dataset' object has no attribute 'Rows'; ...
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(file) in str(error):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
             f"a DICOM file must be readable, but got {file}: {reason[-1].strip()}; copy it again."
         ) from error
-    return dataset
 
 
 def dicom_files(files: Iterable[Path]) -> DicomFiles:
@@ -163,7 +190,8 @@ def dicom_files(files: Iterable[Path]) -> DicomFiles:
             passed_over[DICOMDIR] += 1
         elif is_dicom(file):
             header = read_dicom(file, pixels=False)
-            kind = _other_kind(file, header)
+            with errors_named(file):
+                kind = _other_kind(file, header)
             if kind:
                 passed_over[kind] += 1
             else:
@@ -192,7 +220,9 @@ def holds_ct(folder: Path) -> bool:
         if not file.is_file() or not is_dicom(file):
             continue
         try:
-            if not _other_kind(file, read_dicom(file, pixels=False)):
+            with errors_named(file):
+                other = _other_kind(file, read_dicom(file, pixels=False))
+            if not other:
                 return True
             others = True
         except ValueError:

@@ -28,6 +28,15 @@ GROUPS = {
     "SliceThickness": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
+}
+UNITS = {  # of maps that scanners with two energies make, as CT images
+    "OD": "optical density",
+    "MGML": "mg/ml",
+    "Z_EFF": "effective atomic numbers",
+    "ED": "electron density",
+    "EDW": "electron density",
+    "PCT": "per cent",
 }
 
 
@@ -115,6 +124,12 @@ def _rescale(one: DicomSlice, index: int) -> tuple[float, float] | None:
         raise ValueError(
             f"a CT slice must be scaled by `RescaleSlope` and `RescaleIntercept`, but got a `ModalityLUTSequence` in "
             f"{one.file}; leave it out."
+        )
+    unit = _holder(one.header, index, "RescaleType").get("RescaleType") or "HU"
+    if unit in UNITS:
+        raise ValueError(
+            f"a CT slice must be in Hounsfield units, but got `RescaleType` {unit}, {UNITS[unit]}, in {one.file}; "
+            "leave the series out."
         )
     names = ("RescaleSlope", "RescaleIntercept")
     there = [name in _holder(one.header, index, name) for name in names]

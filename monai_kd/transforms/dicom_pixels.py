@@ -59,10 +59,28 @@ def check_pixels(one: DicomSlice) -> None:
         raise ValueError(
             f"a CT slice must hold one value a pixel, but got {header.SamplesPerPixel} in {one.file}; leave it out."
         )
+    _check_description(one)
     syntax = _transfer_syntax(header)
     _check_decoder(one, syntax)
     if not syntax.is_encapsulated:
         _check_length(one)
+
+
+def _check_description(one: DicomSlice) -> None:
+    """What readers take in different ways."""
+    header = one.header
+    meaning = str(header.get("PhotometricInterpretation") or "none")
+    if not meaning.startswith("MONOCHROME"):
+        raise ValueError(
+            f"a CT slice must hold grey values, but got `PhotometricInterpretation` {meaning} in {one.file}; "
+            "leave it out."
+        )
+    used = int(header.get("BitsStored") or 0)
+    highest = int(header.get("HighBit", used - 1))
+    if highest != used - 1:
+        raise ValueError(
+            f"`HighBit` must be one below `BitsStored`, but got {highest} and {used} in {one.file}; convert it."
+        )
 
 
 def hounsfield_frames(file: Path, size: tuple[int, int], rescales: Sequence[Rescale]) -> list[np.ndarray]:
@@ -93,6 +111,7 @@ def hounsfield_frames(file: Path, size: tuple[int, int], rescales: Sequence[Resc
         )
     if by_itk:  # which has scaled them
         return [_compact(frame) for frame in stack]
+    _check_bits(file, dataset, stack)
     return [_compact(_scaled(frame, rescale)) for frame, rescale in zip(stack, rescales)]
 
 
@@ -149,6 +168,20 @@ def _decode(file: Path, dataset: Any) -> np.ndarray:
         raise ValueError(
             f"the pixels of a DICOM file must be decodable, but got {file}: {reason[-1].strip()}; copy it again."
         ) from error
+
+
+def _check_bits(file: Path, dataset: Any, stored: np.ndarray) -> None:
+    """What lies beyond the bits that are said to be used: some readers cut it off. Padding may lie there."""
+    used = int(dataset.BitsStored)
+    low, high = (-(2 ** (used - 1)), 2 ** (used - 1) - 1) if dataset.PixelRepresentation else (0, 2**used - 1)
+    if low <= stored.min() and stored.max() <= high:
+        return
+    beyond = stored[((stored < low) | (stored > high)) & (stored != dataset.get("PixelPaddingValue"))]
+    if beyond.size:
+        raise ValueError(
+            f"the pixels of a DICOM file must be {low} to {high}, as `BitsStored` {used} says, but got "
+            f"{int(beyond[0])} in {file}; repair `BitsStored` or leave it out."
+        )
 
 
 def _decode_by_itk(file: Path, rescale: Rescale) -> np.ndarray:

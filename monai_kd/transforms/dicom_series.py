@@ -13,17 +13,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from monai.config import PathLike
 
 from monai_kd.transforms.check_frames import check_alike, check_positions
-from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, passed_over_text
+from monai_kd.transforms.dicom_files import DicomSlice, dicom_files, errors_named, passed_over_text
 from monai_kd.transforms.dicom_frames import Frame, frames_of
 from monai_kd.transforms.dicom_pixels import check_pixels, hounsfield_frames
+from monai_kd.transforms.lacking_slices import lacking_slices
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x and y point the other way than RAS
 
@@ -43,6 +45,8 @@ class DicomSeries:
         affine: 4 x 4, from index (column, row, slice) to RAS millimetres.
         shape: columns, rows, slices.
         passed_over: as given.
+        lacking: what says that slices are missing at an end, where nothing else shows it; empty if nothing does.
+        identity: the series, and a checksum of the places of its slices.
 
     Raises:
         ValueError: when the files are not one whole volume, or an attribute is missing.
@@ -50,10 +54,12 @@ class DicomSeries:
 
     def __init__(self, slices: Sequence[DicomSlice], passed_over: Counter[str] | None = None) -> None:
         self.passed_over = passed_over or Counter()
+        self.lacking = lacking_slices([one.header for one in slices])
         frames: list[Frame] = []
         for one in slices:
-            check_pixels(one)
-            frames.extend(frames_of(one))
+            with errors_named(one.file):
+                check_pixels(one)
+                frames.extend(frames_of(one))
         check_alike(frames)
         self.frames = sorted(frames, key=_place)
         matrix = _matrix(self.frames)
@@ -65,6 +71,9 @@ class DicomSeries:
         lps[:3, :3] = matrix
         lps[:3, 3] = self.frames[0].position
         self.affine = LPS @ lps
+        places = np.round(np.stack([frame.position for frame in self.frames]), 3) + 0.0
+        extent = hashlib.sha256(places.tobytes()).hexdigest()[:16]
+        self.identity = (frames[0].series, extent)
 
     @classmethod
     def of_files(cls, files: Iterable[Path]) -> DicomSeries:
@@ -84,10 +93,20 @@ class DicomSeries:
 
     @classmethod
     def of_path(cls, path: PathLike) -> DicomSeries:
-        """The series in a folder, or in the one file of an enhanced CT."""
+        """
+        The series in a folder, or in the one file of an enhanced CT.
+
+        Raises:
+            ValueError: as :py:meth:`of_files`, and for the file of one slice.
+        """
         place = Path(path).expanduser()
         if place.is_file():
-            return cls.of_files([place])
+            series = cls.of_files([place])
+            if len(series.frames) == 1:
+                raise ValueError(
+                    f"a DICOM series must be given as its folder, but got one slice, {place}; give {place.parent}."
+                )
+            return series
         return cls.of_files(file for file in place.iterdir() if file.is_file())
 
     def array(self) -> np.ndarray:
@@ -112,6 +131,33 @@ class DicomSeries:
         volume = np.stack(images)
         volume = volume.astype(np.float32) if volume.dtype == np.float64 else volume
         return volume.T  # (slices, rows, columns) in memory
+
+
+def split_series(identities: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """
+    Names series whose slices lie in several folders, each of which looks like a whole volume. Copies of one series, and
+    phases at the same places, are none.
+
+    Args:
+        identities: :py:attr:`DicomSeries.identity` by folder.
+
+    Returns:
+        what is wrong, by folder.
+
+    Example::
+
+        >>> sorted(split_series({"a": ("1.2", "x"), "b": ("1.2", "y"), "c": ("1.3", "z"), "d": ("1.2", "y")}))
+        ['a', 'b', 'd']
+    """
+    folders: dict[str, list[str]] = {}
+    for folder, (series, _) in identities.items():
+        folders.setdefault(series, []).append(folder)
+    problems: dict[str, str] = {}
+    for series, own in folders.items():
+        if series and len({identities[folder] for folder in own}) > 1:
+            text = f"a DICOM series must lie in one folder, but got slices of {series} in {' and '.join(own)}; "
+            problems |= dict.fromkeys(own, f"{text}put them into one folder, or leave the others out.")
+    return problems
 
 
 def _place(frame: Frame) -> float:

@@ -24,7 +24,7 @@ from monai.data.image_reader import ImageReader
 from monai.transforms.io.array import SUPPORTED_READERS, get_default_reader_registration_order
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from monai_kd.transforms.dicom_files import holds_ct
+from monai_kd.transforms.dicom_files import holds_ct, is_dicom
 from monai_kd.transforms.dicom_series import DicomSeries
 
 KEY = "dicomseriesreader"
@@ -61,17 +61,18 @@ class DicomSeriesReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path]:
         """
-        Accepts folders with CT slices. LoadImage tries its other readers where this method of a reader that is named
+        Accepts folders with CT slices, and files of an enhanced CT, which LoadImage takes to this reader where it is
+        named. LoadImage tries its other readers where this method of a reader that is named
         fails, so that damaged series are refused later, in :py:meth:`get_data`.
 
         Args:
-            data: a folder, or several whose volumes become channels.
+            data: a folder or file, or several whose volumes become channels.
             kwargs: none is known.
 
         Raises:
             ValueError: when a path is no folder with CT slices.
         """
-        if not self.verify_suffix(data):
+        if not self.verify_suffix(data) and not all(_is_object(Path(name)) for name in ensure_tuple(data)):
             raise ValueError(f"`data` must be folders with CT slices in DICOM, but got {data}; use another reader.")
         return [Path(name) for name in ensure_tuple(data)]
 
@@ -107,6 +108,10 @@ class DicomSeriesReader(ImageReader):
         }
         arrays = [series.array() for series in volumes]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays), meta
+
+
+def _is_object(path: Path) -> bool:
+    return path.is_file() and is_dicom(path)
 
 
 def register_dicom_series_reader() -> None:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,21 +28,22 @@ from monai.transforms import LoadImage, MapTransform, Orientation, SqueezeDim, T
 from monai.utils import ImageMetaKey, convert_to_numpy, ensure_tuple_rep
 
 from monai_kd.transforms.check_hounsfield import PADDING, hounsfield_range
-from monai_kd.transforms.check_volume import check_affine, check_one_place, check_volume
+from monai_kd.transforms.check_volume import check_one_place, check_volume
 from monai_kd.transforms.dicom_series import DicomSeries
 from monai_kd.transforms.load_volume import check_geometry_key, existing, is_series, load_volume, unreadable
+from monai_kd.transforms.volume_rules import check_affine, check_fits
 
 
 class Volume(NamedTuple):
     """
     A volume as its file orders it: `array[i, j, k]` by index, `affine` to RAS millimetres, range of its values.
-    `passed_over` counts the objects that lie beside the slices of a DICOM series, by kind.
+    `series` is what the headers of a DICOM series say.
     """
 
     array: Any
     affine: np.ndarray
     value_range: tuple[float, float]
-    passed_over: Counter[str] | None = None
+    series: DicomSeries | None = None
 
     @property
     def axial(self) -> tuple[int, bool]:
@@ -139,7 +140,7 @@ class LoadSlice(Transform):
         else:
             array, affine = _content(LoadImage(self.reader, dtype=None, ensure_channel_first=True)(path))
             _check_geometry(series, array, affine, self.reader)
-        return Volume(array, affine, hounsfield_range(array), series.passed_over)
+        return Volume(array, affine, hounsfield_range(array), series)
 
     def __call__(self, filename: PathLike, index: int, affine: np.ndarray | None = None) -> torch.Tensor:
         """
@@ -157,7 +158,12 @@ class LoadSlice(Transform):
             raise ValueError(f"`index` must be a slice of {filename}, 0 to {size - 1}, but got {index}.")
         stored = size - 1 - int(index) if head_first else int(index)
         section = tuple(slice(stored, stored + 1) if a == axis else slice(None) for a in range(3))
-        array = np.array(volume.array[section], dtype=self.dtype)  # a copy, in the machine's byte order
+        stored_values = np.asarray(volume.array[section])
+        try:
+            check_fits(stored_values, self.dtype)
+        except ValueError as error:
+            raise unreadable(Path(filename), error) from error
+        array = np.array(stored_values, dtype=self.dtype)  # a copy, in the machine's byte order
         slab_affine = volume.affine.copy()
         slab_affine[:3, 3] += stored * slab_affine[:3, axis]
         image = self._squeeze(self._orient(MetaTensor(torch.from_numpy(array)[None], affine=slab_affine)))

@@ -24,11 +24,13 @@ from monai.config import DtypeLike, KeysCollection, PathLike
 from monai.data.image_reader import ImageReader, NibabelReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Transform
-from monai.utils import ensure_tuple, ensure_tuple_rep
+from monai.utils import convert_data_type, convert_to_numpy, ensure_tuple, ensure_tuple_rep
 
-from monai_kd.transforms.check_volume import NIFTI, check_one_place, check_volume
+from monai_kd.transforms.check_nifti import NIFTI
+from monai_kd.transforms.check_volume import check_one_place, check_volume
 from monai_kd.transforms.dicom_files import is_dicom
 from monai_kd.transforms.dicom_series_reader import DicomSeriesReader
+from monai_kd.transforms.volume_rules import check_affine, check_fits, reason_of
 
 
 class SformReader(NibabelReader):
@@ -58,7 +60,7 @@ class LoadVolume(Transform):
     affine (:py:class:`SformReader`). Axes of length one behind the third are dropped.
 
     Args:
-        dtype: data type; None for the file's own.
+        dtype: data type, which must hold the values; None for the file's own.
 
     Shapes: (1, X, Y, Z), a MetaTensor with MONAI's meta data.
 
@@ -146,9 +148,14 @@ def load_volume(path: Path, dtype: DtypeLike) -> MetaTensor:
     else:
         check_volume(path)
         reader = SformReader() if path.name.lower().endswith(NIFTI) else None
-    image = LoadImage(dtype=dtype, ensure_channel_first=True)(path, reader)
+    whole = dtype is not None and np.dtype(dtype).kind in "iu"
+    image = LoadImage(dtype=None if whole else dtype, ensure_channel_first=True)(path, reader)
     if image.ndim != 4 or image.shape[0] != 1:
         raise ValueError(f"it must be a 3D volume with one channel, but got shape {tuple(image.shape)}.")
+    check_affine(np.asarray(image.affine))
+    if whole:
+        check_fits(convert_to_numpy(image), dtype)
+        image = convert_data_type(image, dtype=dtype)[0]
     return image
 
 
@@ -172,6 +179,5 @@ def existing(filename: PathLike) -> Path:
 
 
 def unreadable(path: Path, error: Exception) -> RuntimeError:
-    """The error that says which file cannot be read and why; the last line of an error is its cause."""
-    lines = str(error).strip().splitlines()
-    return RuntimeError(f"{path} cannot be read, {type(error).__name__}: {lines[-1] if lines else ''}")
+    """The error that says which file cannot be read, why, and what helps."""
+    return RuntimeError(f"{path} cannot be read, {type(error).__name__}: {reason_of(error)}")

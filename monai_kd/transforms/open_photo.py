@@ -49,7 +49,8 @@ def open_photo(filename: PathLike) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"`filename` must be a picture, but got {path}, which is not there.")
     try:
-        with Image.open(path) as image:
+        # Pillow 13 maps a grey TIFF file into memory by its size as turned, where it has the path
+        with path.open("rb") as stream, Image.open(stream) as image:
             kind, pages = image.format, getattr(image, "n_frames", 1)
             if pages == 1 or kind == "MPO":  # the second picture of an MPO is a preview or the other eye's
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -60,7 +61,8 @@ def open_photo(filename: PathLike) -> Image.Image:
             f"`filename` must be a picture that Pillow reads, but got {path}; convert it to PNG or JPEG."
         ) from error
     except Exception as error:
-        raise RuntimeError(f"{path} cannot be read, {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise RuntimeError(f"{path} cannot be read, {type(error).__name__}: {reason}; copy it once more.") from error
     if pages > 1 and kind != "MPO":
         raise ValueError(
             f"`filename` must hold one picture, but got {pages} in {path}; read them with `monai_kd.data.Frames`."

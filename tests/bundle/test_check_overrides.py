@@ -216,3 +216,26 @@ def test_entries_of_one_of_several_configurations(tmp_path):
         check_network_overrides(names, {"max_epoch": 2}, "the bundle")
     with pytest.raises(ValueError, match="overrides must have ids of the bundle, but got 3"):
         check_network_overrides(names, {3: 2}, "the bundle")
+
+
+@pytest.mark.parametrize("key", ["ckpt_dir", "output_dir", "bundle_root"])
+def test_file_in_the_place_of_a_folder_is_refused(tmp_path, key):
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match=f"`{key}` must be a folder, but got the file '.*taken'; give another one"):
+        check_overrides(files("liver_tumor_ct_emkd", "train.yaml"), {key: str(tmp_path / "taken")})
+    assert check_overrides(files("liver_tumor_ct_emkd", "train.yaml"), {key: str(tmp_path)}) == {key: str(tmp_path)}
+
+
+def test_size_has_the_axes_of_the_network():
+    config = files("liver_tumor_ct_emkd", "train.yaml")
+    message = (
+        r"`patch_size` must hold 2 numbers, one for each axis, but got \[64, 64, 64\]; the default is \[384, 384\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_overrides(config, {"patch_size": [64, 64, 64]})
+    assert check_overrides(config, {"patch_size": [64, 32]}) == {"patch_size": [64, 32]}
+
+
+def test_error_names_what_was_given_and_not_what_it_refers_to():
+    with pytest.raises(ValueError, match="`decay_epochs` must be a whole number >= 1, but got 0; the default is 60"):
+        check_overrides(files("liver_tumor_ct_emkd", "train.yaml"), {"decay_epochs": 0})

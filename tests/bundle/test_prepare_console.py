@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -25,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
-from monai.data import DataLoader, Dataset
-from monai.handlers import StatsHandler
-from monai.transforms import Lambda
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.handlers import CheckpointLoader, StatsHandler
+from monai.transforms import Compose, Lambda, SaveImage, apply_transform
 
 from monai_kd.bundle import prepare_console, trained_weights
 from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, checkpoints, root_cause, tell_how_to_resume
+from monai_kd.data import ReadableItems, WholeNiftiWriter
+from monai_kd.handlers import FailedItemsHandler
+from monai_kd.transforms import LoadVolumed, hounsfield_range
 
 SENTENCE = "`folder` must hold cases, but got none."
 FAILING = {
@@ -173,6 +178,77 @@ def test_what_monai_kd_refuses_has_no_traceback(capsys, monkeypatch):
     shown = told(error, capsys)
     assert shown.splitlines()[-1] == REFUSED
     assert "Traceback" in shown
+
+
+def failed_run(transform: Any, network: Any) -> BaseException:
+    """An inference over one file, whose network or transform fails."""
+    dataset = ReadableItems([{"case": "a", "image": "a.nii.gz"}], transform)
+    engine = Engine(lambda engine, batch: network(batch))
+    FailedItemsHandler(dataset).attach(engine)
+    return caught(lambda: engine.run(DataLoader(dataset, batch_size=1, collate_fn=list)))
+
+
+@pytest.mark.usefixtures("console")
+def test_files_that_cannot_be_read_are_a_list_without_traceback(capsys):
+    shown = told(failed_run(LoadVolumed("image"), lambda batch: None), capsys)
+    assert "Traceback" not in shown
+    assert "error: RuntimeError: 1 files or frames could not be read, all others are done" in shown
+
+
+@pytest.mark.usefixtures("console")
+def test_network_that_fails_has_its_traceback(capsys):
+    shown = told(failed_run(None, lambda batch: torch.nn.Conv2d(1, 2, 1)(torch.ones(1, 3, 4, 4))), capsys)
+    assert "Traceback" in shown
+    assert "error: RuntimeError: the run stopped at `a`, RuntimeError: Given groups=1" in shown
+    with_defect = caught(lambda: hounsfield_range(torch.zeros(0)))  # of an operation in our code
+    assert "Traceback" in told(with_defect, capsys)
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EROFS, "choose a folder that you may write to"),
+        (errno.ENOTDIR, "choose a folder"),
+        (errno.ENOSPC, "make room on the disk"),
+    ],
+)
+def test_file_system_that_refuses_is_one_line_with_the_remedy(code, remedy, capsys):
+    """Whoever writes: MONAI, ignite, TensorBoard."""
+
+    def write():
+        raise OSError(code, os.strerror(code), "/data/models")
+
+    shown = told(caught(write), capsys)
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1].endswith(f"{os.strerror(code)}: '/data/models'; {remedy}")
+    assert "Traceback" in told(caught(lambda: os.kill(os.getpid(), 10**6)), capsys)  # another OSError is a defect
+
+
+@pytest.mark.usefixtures("console")
+def test_checkpoint_of_more_epochs_is_refused_without_traceback(tmp_path, capsys):
+    torch.save({"trainer": {"max_epochs": 9, "epoch_length": 1, "iteration": 5}}, tmp_path / "a.pt")
+    engine = Engine(lambda engine, batch: None)
+    CheckpointLoader(str(tmp_path / "a.pt"), {"trainer": engine}).attach(engine)
+    shown = told(caught(lambda: engine.run([0], max_epochs=3)), capsys)
+    assert "Traceback" not in shown
+    assert "error: ValueError: Epoch count (5) in checkpoint is larger than the `engine.state.max_epochs` (3)" in shown
+
+
+@pytest.mark.usefixtures("console")
+def test_mask_that_cannot_be_written_is_one_line(tmp_path, capsys, full_disk):
+    save = SaveImage(tmp_path, separate_folder=False, print_log=False, writer=WholeNiftiWriter)
+    image = MetaTensor(torch.rand(1, 40, 40, 4), affine=torch.eye(4), meta={"filename_or_obj": "a"})
+    logger = logging.getLogger("ignite.engine.engine.SupervisedEvaluator")
+    with full_disk(500):
+        error = failed_run(None, lambda batch: apply_transform(Compose([save]), image))
+        shown = told(error, capsys)
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1].startswith("error: RuntimeError: the run stopped at `a`, OSError: [Errno 27]")
+    try:  # as ignite logs it before the handler names the item
+        raise error.__cause__ or error
+    except RuntimeError:
+        assert not _is_of_use(logger.makeRecord("", logging.ERROR, "", 0, "terminating", (), sys.exc_info()))
 
 
 @pytest.mark.usefixtures("console")

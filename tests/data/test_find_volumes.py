@@ -24,6 +24,7 @@ import pytest
 from monai.transforms import LoadImage
 
 from monai_kd.data import find_volumes, write_dicom_series
+from monai_kd.transforms import LoadVolume
 
 VOLUME = np.zeros((4, 4, 3), dtype=np.int16)
 
@@ -104,10 +105,18 @@ def test_other_than_three_axes_are_refused(tmp_path, name, shape):
     assert set(cases(tmp_path, "fine*")) == {"fine"}
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 4, 1), (8, 8, 4, 1, 1)])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 4, 1)])
 def test_axes_of_length_one_are_no_series(tmp_path, shape):
     touch(tmp_path / "a.nii.gz", shape=shape)
     assert set(cases(tmp_path)) == {"a"}
+
+
+def test_axes_that_monai_keeps_are_refused_unless_our_reader_drops_them(tmp_path):
+    touch(tmp_path / "a.nii.gz", shape=(8, 8, 4, 1, 1))
+    with pytest.raises(ValueError, match=r"a.nii.gz: it must have three axes, but got the shape \(8, 8, 4, 1, 1\), of"):
+        find_volumes(tmp_path)
+    (item,) = find_volumes(tmp_path, check=False)
+    assert LoadVolume()(item["image"]).shape == (1, 8, 8, 4)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha"])

@@ -18,7 +18,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from monai_kd.transforms import check_volume as module
+from monai_kd.transforms import inflated_size as module
 from monai_kd.transforms.check_volume import check_grids, check_volume
 
 VALUES = np.random.default_rng(0).normal(0, 12, (24, 20, 10)).astype(np.int16)
@@ -64,7 +64,7 @@ def test_fewer_voxels_than_the_header_says(tmp_path, name):
     write(tmp_path / "whole.nii")
     content = (tmp_path / "whole.nii").read_bytes()[:-100]
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    with pytest.raises(ValueError, match="it is truncated, it holds 9852 of 9952 bytes"):
+    with pytest.raises(ValueError, match="it is truncated, it must hold 9952 bytes, but got 9852"):
         check_volume(tmp_path / name)
 
 

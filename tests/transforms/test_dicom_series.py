@@ -27,8 +27,8 @@ from monai.transforms import LoadImage
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import RLELossless, generate_uid
 
-from monai_kd.data import find_volumes, write_dicom_series
-from monai_kd.transforms import LoadSlice
+from monai_kd.data import find_volumes, folder_cases, scan_cases, write_dicom_series
+from monai_kd.transforms import LoadSlice, LoadVolume
 from monai_kd.transforms.check_frames import check_positions
 from monai_kd.transforms.dicom_frames import Frame
 from monai_kd.transforms.dicom_series import DicomSeries
@@ -687,3 +687,45 @@ def test_slices_of_two_series(series, tmp_path):
 def test_other_files_beside_the_slices_are_no_series(series):
     (series[0].parent / "README.txt").write_text("a note")
     assert LoadSlice()(series[0].parent, 2).shape == (1, 16, 16)
+
+
+def test_slice_is_no_series(tmp_path):
+    files = write_series(tmp_path / "ct")
+    message = f"given as its folder, but got one slice, {files[2]}; give {files[2].parent}"
+    for load in (DicomSeries.of_path, LoadVolume(), LoadSlice().volume):
+        with pytest.raises((RuntimeError, ValueError), match=message):
+            load(files[2])
+
+
+def test_file_of_an_enhanced_ct_is_a_series(tmp_path):
+    file = write_enhanced(tmp_path / "ct.dcm", order=[3, 1, 0, 2, 5, 4], slopes=[1, 0.5, 2, 1, 1, 1])
+    expected = np.stack([np.rint((HU[..., k] + 1024.0) / s) * s - 1024 for k, s in enumerate([1, 0.5, 2, 1, 1, 1])], -1)
+    np.testing.assert_allclose(LoadVolume()(file)[0], expected)
+    np.testing.assert_allclose(LoadVolume()(file).affine, AFFINE, atol=1e-5)
+
+
+def halves(root):
+    """One series in two folders, each of which looks whole."""
+    write_series(root / "a")
+    (root / "b").mkdir(parents=True)
+    for file in sorted((root / "a").iterdir())[3:]:
+        file.rename(root / "b" / file.name)
+
+
+def test_series_in_two_folders_is_refused_by_name(tmp_path):
+    halves(tmp_path / "images")
+    message = "a DICOM series must lie in one folder, but got slices of .* in .*/a and .*/b; put them into one folder"
+    for check in (True, False):
+        with pytest.raises(ValueError, match=message):
+            find_volumes(tmp_path, check=check)
+    for folder in (tmp_path, tmp_path / "images"):
+        assert len(find_volumes(folder, pattern="a")) == 1  # the others are left out
+    for _ in range(2):  # the second time from what is kept
+        with pytest.raises(ValueError, match=rf"2 of 2 cases cannot be used.*\n  a: {message}.*\n  b: {message}"):
+            scan_cases(folder_cases(tmp_path, with_labels=False), progress=False, cache_dir=tmp_path)
+
+
+def test_copies_and_phases_of_a_series_are_volumes(tmp_path):
+    write_series(tmp_path / "a")
+    write_series(tmp_path / "b")
+    assert len(find_volumes(tmp_path)) == 2

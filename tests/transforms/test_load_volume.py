@@ -70,14 +70,14 @@ def test_sform_is_taken_whatever_the_voxel_size_says(tmp_path, name, qform_code,
 
 
 def test_mask_of_another_place_is_refused_by_name(tmp_path):
-    image, label = mismatched(tmp_path / "ct.nii.gz"), save(tmp_path / "label.nii.gz", np.eye(4))
+    image, label = mismatched(tmp_path / "ct.nii.gz"), save(tmp_path / "label.nii.gz", np.eye(4), VALUES % 3)
     load = LoadVolumed(["image", "label"], dtype=["float32", "uint8"])
     with pytest.raises(ValueError, match=r"the image's affine, but got .* \(.*ct.nii.gz, .*label.nii.gz\)"):
         load({"image": image, "label": label})
-    save(label, AFFINE, np.swapaxes(VALUES, 0, 1))
+    save(label, AFFINE, np.swapaxes(VALUES % 3, 0, 1))
     with pytest.raises(ValueError, match=r"the image's shape, but got \(5, 6, 4\) and \(6, 5, 4\) \(.*ct.*, .*label"):
         load({"image": image, "label": label})
-    save(label, AFFINE)
+    save(label, AFFINE, VALUES % 3)
     item = load({"image": image, "label": label})
     assert (item["image"].dtype, item["label"].dtype) == (torch.float32, torch.uint8)
 
@@ -120,3 +120,10 @@ def test_unknown_type_and_cut_files_are_named(tmp_path):
                 load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="but got .*none.nii, which is not there"):
         LoadVolume()(tmp_path / "none.nii")
+
+
+def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
+    path = save(tmp_path / "label.nii", values=np.full(VALUES.shape, 300, np.int16))
+    with pytest.raises(RuntimeError, match="label.nii cannot be read, .* from 0 to 255, as uint8 holds, but got 300; "):
+        LoadVolume(dtype="uint8")(path)
+    assert LoadVolume(dtype="int16")(path).max() == 300
