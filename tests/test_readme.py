@@ -24,19 +24,21 @@ import nibabel
 import pytest
 
 from monai_kd.bundle import shipped_bundles
+from monai_kd.cli import main
 from monai_kd.data import ct_phantom, write_dicom_series, write_phantoms
+from tests.bundle.zoo_bundles import write_nested
 from tests.bundles.journey import LIVER, SMALL, run_command, undisturbed
 from tests.bundles.test_overlay import OVERLAY
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-MAKE, BUNDLE = (block for language, block in BLOCKS if language == "bash")
+MAKE, FOREIGN, BUNDLE = (block for language, block in BLOCKS if language == "bash")
 (PIPELINE,) = (block for language, block in BLOCKS if language == "python")
 
 
 def test_there_is_no_block_that_no_test_runs():
-    assert [language for language, _ in BLOCKS] == ["bash", "python", "yaml", "bash"]
+    assert [language for language, _ in BLOCKS] == ["bash", "python", "yaml", "bash", "bash"]
     assert [block for language, block in BLOCKS if language == "yaml"] == [OVERLAY]  # tests/bundles runs it
 
 
@@ -78,9 +80,21 @@ def test_pipeline_trains_and_prints_what_its_comment_says(capsys):
     assert {"loss", "loss_supervised"} < set(printed)
 
 
+def test_foreign_bundle_and_nnunet(tmp_path, monkeypatch, capsys):
+    """The commands of section 2, the first one on a small bundle, the second as far as it goes without nnU-Net."""
+    distil, shrink = (shlex.split(line)[3:] for line in FOREIGN.splitlines())
+    monkeypatch.chdir(tmp_path)
+    write_nested(tmp_path / "path" / "to" / "bundle")
+    with undisturbed():
+        assert main(distil) == 0
+        assert (tmp_path / "path" / "to" / "small_bundle" / "models" / "model.pt").is_file()
+        assert main(shrink) == 1
+    assert "must be a results folder of nnU-Net" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory) -> Path:
-    """The folder `liver` after all commands of section 2, on a few phantoms and with two iterations for a training."""
+    """The folder `liver` after all commands of section 3, on a few phantoms and with two iterations for a training."""
     folder = tmp_path_factory.mktemp("readme")
     data = write_phantoms(folder / "data", "lits", num_cases=6, size=64, num_slices=5, progress=False)
     phantom = ct_phantom(seed=100, size=64, num_slices=5)
@@ -116,7 +130,7 @@ def test_commands_leave_three_networks_and_a_comparison(walked):
             tables[run] = list(csv.DictReader(file))
         assert {"dice", "voe", "rvd"} < set(json.loads((walked / "eval" / run / "summary.json").read_text())["tumor"])
     assert len({tuple(row["case"] for row in table) for table in tables.values()}) == 1
-    page = (walked / "report.html").read_text("utf-8")
+    page = (walked / "eval" / "report.html").read_text("utf-8")
     assert all(text in page for text in ("student_alone", "model", "teacher", "Wilcoxon"))
 
 
