@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from monai_kd.bundle.log_run import log_run
     from monai_kd.bundle.moved_keys import moved_keys
     from monai_kd.bundle.network_of import network_of
+    from monai_kd.bundle.on_first_rank import on_first_rank
     from monai_kd.bundle.on_gpu import on_gpu
     from monai_kd.bundle.prepare_console import prepare_console
     from monai_kd.bundle.present import present
@@ -74,6 +75,7 @@ MODULES = {
     "log_run": "log_run",
     "moved_keys": "moved_keys",
     "network_of": "network_of",
+    "on_first_rank": "on_first_rank",
     "on_gpu": "on_gpu",
     "prepare_console": "prepare_console",
     "present": "present",
@@ -107,6 +109,7 @@ __all__ = [
     "log_run",
     "moved_keys",
     "network_of",
+    "on_first_rank",
     "on_gpu",
     "prepare_console",
     "present",

@@ -46,10 +46,10 @@ class WeightedSumLoss(nn.Module):
             raise ValueError(
                 f"`weights` must have the names of `losses`, but got {', '.join(weights)} and {', '.join(losses)}."
             )
-        self.losses = nn.ModuleDict(losses)
         self.weights = {name: float(weights[name]) for name in losses}
-        for name, weight in self.weights.items():  # by name, so that a checkpoint's settings tell them
-            setattr(self, f"{name}_weight", weight)
+        for name, loss in losses.items():  # by name, so that a checkpoint's settings tell them
+            setattr(self, f"{name}_loss", loss)
+            setattr(self, f"{name}_weight", self.weights[name])
 
     def forward(self, logits: Any, label: torch.Tensor) -> torch.Tensor:
         """
@@ -60,7 +60,7 @@ class WeightedSumLoss(nn.Module):
         Returns:
             the sum, a scalar.
         """
-        parts = [weight * self.losses[name](logits, label) for name, weight in self.weights.items()]
+        parts = [weight * getattr(self, f"{name}_loss")(logits, label) for name, weight in self.weights.items()]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
