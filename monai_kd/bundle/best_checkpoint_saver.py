@@ -53,7 +53,7 @@ class BestCheckpointSaver(CheckpointSaver):
 
     Example::
 
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> saver = BestCheckpointSaver(f"{tempfile.mkdtemp()}/model.pt", {"model": torch.nn.Linear(2, 1)})
         >>> saver.state_dict()["_saved"]
         []

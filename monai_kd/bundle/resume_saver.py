@@ -38,7 +38,7 @@ class ResumeSaver(CheckpointSaver):
 
     Example::
 
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> saver = ResumeSaver(tempfile.mkdtemp(), {"model": torch.nn.Linear(2, 1)}, save_interval=1, n_saved=2)
     """
 

@@ -287,7 +287,7 @@ class TestStages:
         written = page.stat().st_mtime_ns
         assert self.run(tmp_path, data) == []
         assert page.stat().st_mtime_ns == written
-        match = r"last stage must have the settings that .*model.pt was trained with, but got kd_weight .* and not 0.5"
+        match = r"last stage must have the settings that .*model.pt was trained with, but got kd_weight.* and not 0.5"
         with pytest.raises(ValueError, match=match):
             self.run(tmp_path, data, kd_weight=0.5, num_workers=0)
         assert "was trained with" not in caplog.text
