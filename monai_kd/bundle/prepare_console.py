@@ -125,6 +125,7 @@ def _with_cause_last(hook: Callable) -> Callable:
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
             print(f"\nstopped{_how_to_resume(sys.argv)}", file=sys.stderr)
+            _forget_workers()
             return
         if os.environ.get("MONAI_KD_TRACEBACK") or not _is_refusal(_cause(error)):
             hook(kind, error, trace)
@@ -134,6 +135,12 @@ def _with_cause_last(hook: Callable) -> Callable:
             print(f"\nerror: {root_cause(error) or _line(error)}", file=sys.stderr)
 
     return excepthook
+
+
+def _forget_workers() -> None:
+    """Workers that are still starting are terminated at the end, of which torch would say that they were killed."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _is_refusal(error: BaseException) -> bool:

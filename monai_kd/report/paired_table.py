@@ -80,5 +80,6 @@ def _check_same_cases(baseline: str, first: dict, run: str, second: dict) -> Non
     if ours != theirs:
         odd = sorted(ours ^ theirs)[:5]
         raise ValueError(
-            f"`runs` must have the same cases and classes, but got {baseline} and {run}, of which one lacks {odd}."
+            f"`runs` must have the same cases and classes, but got {baseline} and {run}, of which one lacks {odd}; "
+            "evaluate both on the same cases."
         )

@@ -21,6 +21,8 @@ from monai_kd.data.csv_rows import CASE, CLASS, GROUP, LABEL_VOXELS, PRED_VOXELS
 
 COLUMNS = (CASE, CLASS, LABEL_VOXELS, PRED_VOXELS)
 
+RANGES = {"dice": (0, 1), "voe": (0, 1)}
+
 
 @dataclass(frozen=True)
 class CaseMetrics:
@@ -53,7 +55,8 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
 
     Raises:
         FileNotFoundError: when there is none.
-        ValueError: when a column is missing, a value is no number, a class occurs twice in a case, or there is no row.
+        ValueError: when a column is missing, a value is no number or out of range, a class occurs twice in a case, or
+            there is no row.
 
     Example::
 
@@ -72,12 +75,17 @@ def read_cases(path: str | Path) -> list[CaseMetrics]:
     columns, rows = read_rows(path)
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        raise ValueError(f"`path` must have the columns {', '.join(COLUMNS)}, but got {path} without {missing}.")
+        raise ValueError(
+            f"`path` must have the columns {', '.join(COLUMNS)}, but got {path} without {missing}; "
+            "write it as UTF-8 with commas between the columns."
+        )
     cases = [_case(path, line, row) for line, row in rows]
     keys = [(case.case, case.class_name) for case in cases]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice or not cases:
-        raise ValueError(f"`path` must have one row for each class of a case, but got {twice or 'no row'} in {path}.")
+        raise ValueError(
+            f"`path` must have one row for each class of a case, but got {twice or 'no row'} in {path}; evaluate anew."
+        )
     return cases
 
 
@@ -87,8 +95,19 @@ def _case(path: Path, line: int, row: dict[str, str]) -> CaseMetrics:
         class_name = " ".join(filter(None, [row.get(GROUP), row[CLASS]]))
         case = "/".join(filter(None, [row.get(GROUP), row[CASE]]))  # test sets number their frames alike
         voxels = int(float(row[LABEL_VOXELS])), int(float(row[PRED_VOXELS]))
-        return CaseMetrics(case, class_name, metrics, *voxels)
+        found = CaseMetrics(case, class_name, metrics, *voxels)
     except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
-            f"`path` must hold a number for each metric, but got {row} in line {line} of {path}."
+            f"`path` must hold a number for each metric, but got {row} in line {line} of {path}; correct the line."
         ) from error
+    _check_ranges(path, line, found)
+    return found
+
+
+def _check_ranges(path: Path, line: int, case: CaseMetrics) -> None:
+    for name, value in case.metrics.items():
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if value < low or value > high:  # and not NaN
+            raise ValueError(
+                f"`{name}` must be {low} to {high}, but got {value:g} in line {line} of {path}; correct the line."
+            )

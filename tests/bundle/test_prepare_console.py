@@ -344,3 +344,15 @@ def test_interrupt_where_nothing_can_be_resumed(capsys, monkeypatch, tmp_path):
     assert told(KeyboardInterrupt(), capsys) == "\nstopped.\n"
     tell_how_to_resume(Engine(lambda engine, batch: None), tmp_path / "model.pt")
     assert told(KeyboardInterrupt(), capsys).startswith("\nstopped; no epoch of the training was completed")
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="a signal of POSIX")
+def test_end_of_workers_says_nothing_behind_an_interrupt(capsys):
+    """torch's handler would raise as they are terminated, in a traceback behind the one line."""
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        told(KeyboardInterrupt(), capsys)
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)

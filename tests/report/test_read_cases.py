@@ -39,6 +39,8 @@ def test_values_are_read(tmp_path):
         (HEAD, "but got no row"),
         (HEAD + "01,liver,0.9,0,0,1,1\n" * 2, r"one row for each class of a case, but got \[\('01', 'liver'\)\]"),
         (HEAD + "01,liver,good,0,0,1,1\n", "a number for each metric, but got .*'good'.* in line 2"),
+        (HEAD + "01,liver,90,0,0,1,1\n", "`dice` must be 0 to 1, but got 90 in line 2 of .*; correct the line"),
+        (HEAD + "01,liver,0.9,-0.1,0,1,1\n", "`voe` must be 0 to 1, but got -0.1 in line 2"),
         (HEAD + "01,liver,0.9\n", "a number for each metric"),
         (HEAD + "01,liver,0.9,0,0,1,1,1\n", "a number for each metric"),
     ],
