@@ -79,8 +79,8 @@ def report(
     measured = [dict.fromkeys(name for case in cases for name in case.metrics) for cases in runs.values()]
     metrics = [name for name in measured[0] if all(name in other for other in measured)]
     if not metrics:
-        names = [list(each) for each in measured]
-        raise ValueError(f"`folders` must have a metric in common, but got {names}; evaluate all by one bundle.")
+        found = [list(each) for each in measured]
+        raise ValueError(f"`folders` must have a metric in common, but got {found}; evaluate all by one bundle.")
     tables = [summary_table(runs, metrics)]
     notes = []
     if bundle:
