@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.engines import SupervisedEvaluator
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -39,8 +39,12 @@ from monai_kd.bundle.latest_checkpoint import latest_checkpoint, resume_checkpoi
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.bundle.override_value import FILES
 from monai_kd.bundle.random_state import RandomState
+from monai_kd.bundle.read_fraction import read_fraction
+from monai_kd.bundle.resume_saver import ResumeSaver
+from monai_kd.bundle.run_settings import size
 from monai_kd.bundle.student_bundle import write_student_bundle
-from monai_kd.data.write_aside import replace_file, write_aside
+from monai_kd.bundle.write_weights import write_weights
+from monai_kd.data.write_aside import replace_file
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GainHandler
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher, shrink
@@ -98,6 +102,7 @@ class Plan:
     weight: str | float
     baseline: str
 
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What the student's bundle says of itself."""
         facts: dict[str, Any] = {
@@ -118,7 +123,7 @@ class Plan:
 
     def text(self) -> str:
         """The plan in a few lines."""
-        parts, facts = self.parts, self.facts()
+        parts, facts = self.parts, self.facts
         changed = {key: value for key, value in self.block.items() if parts.block.get(key) != value}
         share = f"{facts['parameters'] / facts['teacher_parameters']:.1%} of its parameters"
         if "flops" in facts:
@@ -212,11 +217,6 @@ def distil(
     return _result(plan, record)
 
 
-def size(network: nn.Module) -> int:
-    """The number of parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
@@ -234,7 +234,7 @@ def _plan(parts: BundleParts, student: Any, flops: Any, output: Path, terms: str
         block = _block(parts, student, flops)
         network = build(block)
     vectors = _check_outputs(teacher, network, parts)
-    weight = weight if weight == "auto" else _number("weight", weight)
+    weight = weight if weight == "auto" else read_fraction("weight", weight)
     return Plan(parts, teacher, block, network, vectors, output, terms, weight, baseline)
 
 
@@ -249,11 +249,11 @@ def _block(parts: BundleParts, student: Any, flops: Any) -> dict[str, Any]:
                 "there; use --student."
             )
         text = str(flops).strip()
-        share = _number("flops", text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        share = read_fraction("flops", text.rstrip("%")) / (100 if text.endswith("%") else 1)
         return shrink_to_flops(parts.block, share, parts.input_shape)
     if str(student).endswith((".yaml", ".yml", ".json")):
         return _block_of_file(Path(student), parts)
-    return shrink(parts.block, _number("student", student or FIRST))
+    return shrink(parts.block, read_fraction("student", student or FIRST))
 
 
 def _block_of_file(path: Path, parts: BundleParts) -> dict[str, Any]:
@@ -266,13 +266,6 @@ def _block_of_file(path: Path, parts: BundleParts) -> dict[str, Any]:
     parser = ConfigParser(dict(parts.config) | {"student": dict(content)})
     with bundle_importable(parts.folder):
         return dict(parser.get_parsed_content("student", instantiate=False).config)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(Fraction(str(value).strip()))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"`{name}` must be a number as 0.25 or 1/4, but got {value!r}.") from error
 
 
 def _check_outputs(teacher: nn.Module, student: nn.Module, parts: BundleParts) -> bool:
@@ -314,7 +307,7 @@ def _check_outputs(teacher: nn.Module, student: nn.Module, parts: BundleParts) -
 def _record(plan: Plan) -> dict[str, Any]:
     """Make the student's bundle, or find that it was made by the same command."""
     file = plan.output / RECORD
-    facts = plan.facts()
+    facts = plan.facts
     overrides = {key: value for key, value in plan.parts.override.items() if key != "bundle_root"}
     same = {
         "student": {key: repr(value) for key, value in plan.block.items()},
@@ -390,8 +383,7 @@ def _train(plan: Plan) -> dict[str, float]:
         workflow.run()
         workflow.finalize()
     if parts.evaluator is None and _rank() == 0:
-        with write_aside(best) as aside:
-            torch.save(unwrap(trainer.network).state_dict(), aside)
+        write_weights(unwrap(trainer.network).state_dict(), best)
     return {} if gain is None else dict(gain.scores)
 
 
@@ -451,9 +443,9 @@ def _resumable(trainer: Any, parser: ConfigParser, output: Path, kept: dict[str,
         trainer.add_event_handler(Events.EPOCH_STARTED(once=first), lambda: random.load_state_dict(content["random"]))
         logger.info(f"goes on after epoch {first - 1}, {file}")
     if _rank() == 0:
-        CheckpointSaver(
-            str(folder), {**states, "random": random}, file_prefix="model", save_interval=1, n_saved=2
-        ).attach(trainer)
+        ResumeSaver(str(folder), {**states, "random": random}, file_prefix="model", save_interval=1, n_saved=2).attach(
+            trainer
+        )
 
 
 def _result(plan: Plan, record: Mapping[str, Any]) -> str:

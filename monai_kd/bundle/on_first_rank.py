@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from monai_kd.bundle.hidden import hidden
+
 
 def on_first_rank(shown: bool, rank: int) -> bool:
     """
@@ -28,4 +30,4 @@ def on_first_rank(shown: bool, rank: int) -> bool:
         >>> on_first_rank(True, rank=0), on_first_rank(True, rank=1), on_first_rank(False, rank=0)
         (True, False, False)
     """
-    return shown and rank == 0
+    return not hidden(shown, rank)

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import os
-from fractions import Fraction
+from collections.abc import Mapping
 from pathlib import Path
 
+from monai_kd.bundle.read_fraction import read_fraction
 from monai_kd.data.write_aside import replace_file
 from monai_kd.networks.load_nnunet import network_of_plans, read_checkpoint, set_deep_supervision, trained_folds
 from monai_kd.nnunet.plans import shrink_plans
@@ -79,30 +80,23 @@ def nnunet(
     folds = trained_folds(root, checkpoint)
     content = read_checkpoint(root, folds[0] if folds else 0, checkpoint)
     plans = json.loads((root / "plans.json").read_text("utf-8"))
-    factor = _number("student", student)
+    factor = read_fraction("student", student)
     new = name or f"{plans['plans_name']}_kd{round(1 / factor, 2):g}"
-    own = weight if weight == "auto" else _number("weight", weight)
+    own = weight if weight == "auto" else read_fraction("weight", weight)
     settings = {"teacher": str(root), "checkpoint": checkpoint, "weight": own, "temperature": temperature}
-    small = shrink_plans(plans, factor, new, settings, _number("blocks", blocks))
+    small = shrink_plans(plans, factor, new, settings, read_fraction("blocks", blocks))
     target = _preprocessed(str(plans["dataset_name"])) / f"{new}.json"
     if target.exists() and not overwrite:
         raise FileExistsError(f"`name` must be new, but got {new}, and {target} is there; replace with --overwrite.")
     replace_file(target, json.dumps(small, indent=4))
     configuration = content["init_args"]["configuration"]
-    table = _costs(root, small, configuration)
+    table = _costs(plans, small, root / "dataset.json", configuration)
     dataset = str(plans["dataset_name"]).removeprefix("Dataset").partition("_")[0]
     return (
         f"wrote {target}\n\n{table}\n"
         f"export nnUNet_extTrainer={TRAINERS}\n"
         f"nnUNetv2_train {int(dataset)} {configuration} {folds[0]} -tr nnUNetTrainerDistillation -p {new}"
     )
-
-
-def _number(name: str, value: str) -> float:
-    try:
-        return float(Fraction(str(value).strip()))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"`{name}` must be a number as 0.25 or 1/4, but got {value!r}.") from error
 
 
 def _preprocessed(dataset: str) -> Path:
@@ -119,13 +113,12 @@ def _preprocessed(dataset: str) -> Path:
     return folder
 
 
-def _costs(root: Path, small: dict, configuration: str) -> str:
+def _costs(plans: Mapping, small: Mapping, dataset_file: Path, configuration: str) -> str:
     """Parameters, FLOPs and latency of teacher and student."""
-    plans = json.loads((root / "plans.json").read_text("utf-8"))
     patch = plans["configurations"][configuration]["patch_size"]
     rows: list[list[Cell]] = []
     for who, each in (("teacher", plans), ("student", small)):
-        network = network_of_plans(each, root / "dataset.json", configuration)
+        network = network_of_plans(each, dataset_file, configuration)
         set_deep_supervision(network, False)
         channels = next(iter(network.parameters())).shape[1]
         cost = network_cost(network, (1, channels, *patch), runs=5, warm_up=1)

@@ -122,12 +122,8 @@ def test_weight_0_is_the_own_training_of_the_student(bundle, tmp_path):
     distil(str(bundle), output=str(tmp_path / "out"), weight=0)
     shutil.copytree(tmp_path / "out", tmp_path / "own")
     shutil.rmtree(tmp_path / "own" / "models")
-    loader = (
-        {}
-        if "nested" in str(bundle) or not (bundle / "configs" / "train.yaml").exists()
-        else {"handlers::0::_disabled_": True}
-    )
-    own = run_plainly(tmp_path / "own", **loader)
+    flat = (bundle / "configs" / "train.yaml").exists()  # which loads the teacher's weights in its training
+    own = run_plainly(tmp_path / "own", **({"handlers::0::_disabled_": True} if flat else {}))
     last = torch.load(tmp_path / "out" / "models" / "resume" / "model_checkpoint_epoch=2.pt", weights_only=True)
     assert_equal(own.state_dict(), last["network"])
 

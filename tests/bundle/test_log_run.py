@@ -272,7 +272,8 @@ def test_length_that_is_no_number_of_iterations_is_refused(length):
         start(epoch_length=length)
 
 
-def test_weights_that_are_not_finite_end_the_training():
+def test_weights_that_are_not_finite_end_the_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where its checkpoints are claimed
     item = {"image": torch.zeros(1, 2, 2), "label": torch.zeros(2, 2, 2)}
     trainer = start(transform=lambda case: item, interval=2)
     last = trainer.state.epoch_length

@@ -92,9 +92,10 @@ class nnUNetTrainerDistillation(nnUNetTrainer):
         Args:
             batch: nnU-Net's, with ``data`` and ``target``.
         """
-        self.loss.image = batch["data"].to(self.device, non_blocking=True)
+        image = batch["data"].to(self.device, non_blocking=True)  # once: nnU-Net's own call finds it there
+        self.loss.image = image
         try:
-            return super().train_step(batch) | dict(self.loss.seen)
+            return super().train_step(batch | {"data": image}) | dict(self.loss.seen)
         finally:
             self.loss.image = None
 
