@@ -53,13 +53,28 @@ def write_student_bundle(parts: BundleParts, block: Mapping[str, Any], output: P
     for source in sorted(parts.folder.iterdir()):
         _take(source, output / source.name)
     (output / "models").mkdir(exist_ok=True)
-    original = entry(parts.config, parts.network)
-    changed = {key: value for key, value in block.items() if parts.block.get(key) != value}
-    own = dict(block) if block.get("_target_") != parts.block.get("_target_") else dict(original) | changed
+    own = student_block(parts, block)
     for file in sorted((output / "configs").iterdir()):
         if file.suffix in (".json", ".yaml", ".yml") and file.name != "metadata.json":
             _replace_block(file, parts.network, own)
     _describe(output, parts, facts)
+
+
+def student_block(parts: BundleParts, block: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The student's network as its configurations describe it: the teacher's block, with its references, and the values
+    that are others. An argument that was changed by an override is written with its value.
+
+    Args:
+        parts: of the teacher's bundle.
+        block: all arguments of the student's network.
+    """
+    before = parts.own_block
+    same_class = before is not None and block.get("_target_") == before.get("_target_")
+    if before is None or not same_class or "_target_" not in parts.file_block:
+        return dict(block)
+    changed = {key: value for key, value in block.items() if before.get(key) != value}
+    return {key: value for key, value in parts.file_block.items() if key in block} | changed
 
 
 def _take(source: Path, target: Path) -> None:
