@@ -321,8 +321,8 @@ def _record(plan: Plan) -> dict[str, Any]:
         while not file.is_file():
             time.sleep(0.2)
     if not file.is_file():
-        write_student_bundle(plan.parts, plan.block, plan.output, facts)
-        replace_file(file, json.dumps({"settings": same}, indent=1))
+        text = json.dumps({"settings": same}, indent=1)
+        write_student_bundle(plan.parts, plan.block, plan.output, facts, {RECORD: text})
     record = json.loads(file.read_text("utf-8"))
     kept = record.get("settings", {})
     different = [key for key, value in same.items() if kept.get(key) != value]

@@ -24,32 +24,45 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_kd.bundle.bundle_parts import BundleParts, entry
-from monai_kd.data.write_aside import replace_file
+from monai_kd.data.write_aside import folder_aside, replace_file
 
 LEFT_OUT = ("models", "eval", "results", "cache", "__pycache__", ".git", "large_files.yml")
 COPIED = ("configs", "docs", "scripts")
 
 
-def write_student_bundle(parts: BundleParts, block: Mapping[str, Any], output: Path, facts: Mapping[str, Any]) -> None:
+def write_student_bundle(
+    parts: BundleParts,
+    block: Mapping[str, Any],
+    output: Path,
+    facts: Mapping[str, Any],
+    record: Mapping[str, str],
+) -> None:
     """
     Copy a bundle without its weights and results, and describe the student's network in all of its configurations. The
     copy is an ordinary bundle, which trains, evaluates and predicts by ``python -m monai.bundle run``.
 
-    The teacher's folder is only read. The network's block is replaced in each configuration that has it; all else,
-    comments too, stays as it was.
+    The folder is there as a whole or not at all. The teacher's folder is only read. The network's block is replaced in
+    each configuration that has it; all else, comments too, stays as it was.
 
     Args:
         parts: of the teacher's bundle.
         block: arguments of the student's network.
         output: the new folder.
         facts: what the metadata says of the distillation, under ``distillation``.
+        record: texts that the folder holds besides, by the name of their file.
 
     Raises:
         FileExistsError: when the folder is there and not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"`output` must be a new or an empty folder, but got {output}, which holds files.")
-    output.mkdir(parents=True, exist_ok=True)
+    with folder_aside(output) as aside:
+        _write(parts, block, aside, facts)
+        for name, text in record.items():
+            (aside / name).write_text(text, encoding="utf-8")
+
+
+def _write(parts: BundleParts, block: Mapping[str, Any], output: Path, facts: Mapping[str, Any]) -> None:
     for source in sorted(parts.folder.iterdir()):
         _take(source, output / source.name)
     (output / "models").mkdir(exist_ok=True)
