@@ -19,8 +19,13 @@ from ignite.engine import Events
 
 
 def owners(engine: Any, event: Any) -> list[Any]:
-    """What the handlers of an event belong to, in the order of their calls; None of a function."""
-    return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
+    """
+    What the handlers of an event belong to, in the order of their calls: the object of a bound method, an object that
+    can be called itself, or a function.
+    """
+    handlers = [entry[0] for entry in engine._event_handlers[event]]
+    plain = [handler._parent() if hasattr(handler, "_parent") else handler for handler in handlers]  # with a filter
+    return [getattr(handler, "__self__", handler) for handler in plain]
 
 
 def call_first(engine: Any, event: Events, handler: Any) -> None:

@@ -25,6 +25,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.handlers._check_targets import add_savers, check_targets, remove_savers
 from monai_kd.handlers._event_order import call_first, call_last, owners
 from monai_kd.handlers._image_guard import ImageGuard
 from monai_kd.handlers._start_checks import (
@@ -96,6 +97,7 @@ class TeachingHandler(ABC):
         self._image_guard: ImageGuard | None = None
         self._student_check = OutputCheck()
         self._added_at = -1
+        self._silenced: list[Any] = []  # savers that must not write when a training ends before its first step
         self._refusal = ""
 
     # what a handler is made of
@@ -165,6 +167,8 @@ class TeachingHandler(ABC):
     def _begin(self, engine: Any) -> nn.Module:
         """Check what can be checked before the first step; returns the student."""
         self._finish(engine)
+        add_savers(engine, self._silenced)
+        self._silenced = []
         self._added_at = -1
         self._student_check = OutputCheck()
         call_first(engine, Events.EXCEPTION_RAISED, self._abort)
@@ -174,6 +178,7 @@ class TeachingHandler(ABC):
         student: nn.Module = engine.network if self.student is None else self.student
         self.teacher.to(engine.state.device)
         check_weights(self.teacher, student, engine.optimizer)
+        check_targets(engine, self.teacher.weights_files)
         return student
 
     def _listen(self, engine: Any, student: nn.Module) -> None:
@@ -264,6 +269,8 @@ class TeachingHandler(ABC):
 
     def _abort(self, engine: Any, error: BaseException) -> None:
         self._finish(engine)
+        if self._added_at < 0:  # no step was made: a saver must not write over an earlier file
+            self._silenced += remove_savers(engine)
         attached = owners(engine, Events.EXCEPTION_RAISED)
         if attached[-1] is self and all(isinstance(owner, TeachingHandler) for owner in attached):
             raise error  # ignite takes an exception that has a handler for handled; other handlers decide themselves
