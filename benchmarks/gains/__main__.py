@@ -132,7 +132,7 @@ def main(
     for name in [name for name in TASKS if name in wanted or kind(name) in wanted]:
         task = TASKS[name](Path(data))
         task.name = name
-        large = trained_teacher(task, folder)
+        large = trained_teacher(task, folder) if words(ways) != ["alone"] else None
         for seed in map(int, words(seeds)):
             for small in words(students) if students else STUDENTS[kind(name)]:
                 for way in words(ways) if ways else WAYS:

@@ -74,6 +74,24 @@ class Batches:
         return batch
 
 
+class Mixed(Batches):
+    """
+    Batches without labels whose images are blends of two training images: the share of the first is drawn from
+    0.2 to 0.8. Each version of an image has one fixed partner, so that a teacher predicts it once.
+    """
+
+    def augmented(self, image: torch.Tensor, label: torch.Tensor, moves: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Blend each moved image with its partner."""
+        own = super().augmented(image, label, moves)["image"]
+        blended = []
+        for each, move in zip(own, moves):
+            random = torch.Generator().manual_seed(zlib.crc32(move.numpy().tobytes()))
+            other = torch.randint(len(self.subset.images), (1,), generator=random)
+            share = 0.2 + 0.6 * torch.rand(1, generator=random)
+            blended.append(share * each + (1 - share) * self.subset.images[other][0])
+        return {"image": torch.stack(blended)}
+
+
 def versions(image: torch.Tensor, flips: bool) -> torch.Tensor:
     """The affine maps and brightnesses (VERSIONS, 7) of one image; they depend on nothing else."""
     random = torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes()))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from gains.tasks import Subset, Task
-from gains.training import Batches
+from gains.training import Batches, Mixed
 from monai.losses import DiceLoss
 
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GradientShare
@@ -59,6 +59,8 @@ def handlers_of(
     unlabelled = None
     if name == "unlabelled10":
         unlabelled = Batches(others, length, seed + 1000, task.flips, labelled=False)
+    if "mix" in chosen:
+        unlabelled = Mixed(task.train, length, seed + 1000, task.flips, labelled=False)
     interval = int(chosen.get("every", 50))
     return [
         DistillationHandler(Teacher(large), terms, unlabelled=unlabelled, pseudo_labels=True, monitor_interval=interval)

@@ -50,6 +50,8 @@ class BundleParts:
         network: id of the network's block, as ``network_def``.
         run: id of what starts the training, as ``run``.
         block: the arguments of the network, without references.
+        file_block: the network's block as the files have it, with references.
+        own_block: the arguments without ``override``; None where they cannot be read so.
         activation: ``"softmax"`` or ``"sigmoid"``, what the loss takes of the logits.
         weights: file of the trained weights.
         loaders: ids of loaders of weights among the handlers of the trainer.
@@ -65,6 +67,8 @@ class BundleParts:
     network: str
     run: str
     block: dict[str, Any]
+    file_block: dict[str, Any]
+    own_block: dict[str, Any] | None
     activation: str
     weights: Path
     loaders: list[str] = field(default_factory=list)
@@ -96,8 +100,7 @@ def bundle_parts(
     """
     files = [_file(folder, name.strip()) for name in config.split(",")]
     checked = check_overrides([str(path) for path in files], dict(override or {}))
-    parser = ConfigParser()
-    parser.read_config([str(path) for path in files])
+    parser = _parser(files, folder)
     parser.update(checked)
     parser["bundle_root"] = str(folder)
     content = parser.get()
@@ -117,11 +120,21 @@ def bundle_parts(
         network=network,
         run=_run(content, trainer),
         block=arguments,
+        file_block=entry(_parser(files, folder).get(), network) or {},
+        own_block=_own_arguments(files, network, folder) if checked else arguments,
         activation=activation or _activation(content, block, arguments, folder),
         weights=_weights(folder, checkpoint),
         loaders=[key for key, value in reached.items() if _is_kind(value, monai.handlers.CheckpointLoader)],
         input_shape=_input_shape(folder),
     )
+
+
+def _parser(files: list[Path], folder: Path) -> ConfigParser:
+    """The content of configurations, the later over the earlier."""
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in files])
+    parser["bundle_root"] = str(folder)
+    return parser
 
 
 def entry(config: Any, identifier: str) -> Any:
@@ -257,6 +270,14 @@ def _arguments(parser: ConfigParser, network: str, folder: Path) -> dict[str, An
             "fails with --override."
         ) from error
     return dict(getattr(resolved, "config", resolved))
+
+
+def _own_arguments(files: list[Path], network: str, folder: Path) -> dict[str, Any] | None:
+    """The block of the network as the files have it."""
+    try:
+        return _arguments(_parser(files, folder), network, folder)
+    except ValueError:
+        return None
 
 
 def _run(config: Config, trainer: str) -> str:

@@ -18,6 +18,7 @@ import shutil
 from pathlib import Path
 
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
+from monai_kd.data.write_aside import folder_aside
 
 # what a run leaves behind, never part of a bundle that ships
 PRODUCED = shutil.ignore_patterns("models", "eval", "cache", "mlruns", "__pycache__")
@@ -60,11 +61,8 @@ def bundles(action: str = "list", name: str = "", folder: str = "") -> str:
         raise FileExistsError(
             f"`folder` must be new or empty, but got {target}; choose another, nothing is overwritten."
         )
-    try:
-        shutil.copytree(source, target, ignore=PRODUCED, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    except BaseException:  # half a bundle would be in the way of the next try
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+    with folder_aside(target) as aside:  # half a bundle would be in the way of the next try
+        shutil.copytree(source, aside, ignore=PRODUCED, copy_function=shutil.copyfile, dirs_exist_ok=True)
     return f"copied {source.name} to {target}"
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from monai_kd.bundle.demo_cases import SIZE
 from monai_kd.bundle.demo_training import predict
+from monai_kd.data.write_aside import replace_file
 from monai_kd.report import (
     CaseMetrics,
     OverlayCase,
@@ -169,4 +170,4 @@ def write_json(path: Path, gain: Gain, seconds: float) -> None:
     """The means as numbers, for scripts."""
     values = {name: round(gain.dice[name], 6) for name in NAMES}
     content = values | {"seconds": round(seconds, 1)}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    replace_file(path, json.dumps(content, indent=1) + "\n")

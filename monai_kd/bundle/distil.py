@@ -321,8 +321,8 @@ def _record(plan: Plan) -> dict[str, Any]:
         while not file.is_file():
             time.sleep(0.2)
     if not file.is_file():
-        write_student_bundle(plan.parts, plan.block, plan.output, facts)
-        replace_file(file, json.dumps({"settings": same}, indent=1))
+        text = json.dumps({"settings": same}, indent=1)
+        write_student_bundle(plan.parts, plan.block, plan.output, facts, {RECORD: text})
     record = json.loads(file.read_text("utf-8"))
     kept = record.get("settings", {})
     different = [key for key, value in same.items() if kept.get(key) != value]
@@ -359,7 +359,7 @@ def _train(plan: Plan) -> dict[str, float]:
             logging_file=str(settings) if settings.is_file() else False,
             run_id=parts.run,
             workflow_type="train",
-            **parts.override,
+            **_without(parts.override, parts.network),  # the student's files have the student's block
         )
         parser = workflow.parser
         parser["bundle_root"] = str(output)
@@ -367,6 +367,7 @@ def _train(plan: Plan) -> dict[str, float]:
             parser[f"{name}::_disabled_"] = True
         workflow.initialize()
         trainer = parser.get_parsed_content(parts.trainer)
+        _check_student(unwrap(trainer.network), plan)
         handler = DistillationHandler(Teacher(plan.teacher), terms)
         handler.attach(trainer)
         logger.info(f"distilled from {type(plan.teacher).__name__}: {handler.summary()}")
@@ -385,6 +386,24 @@ def _train(plan: Plan) -> dict[str, float]:
     if parts.evaluator is None and _rank() == 0:
         write_weights(unwrap(trainer.network).state_dict(), best)
     return {} if gain is None else dict(gain.scores)
+
+
+def _without(override: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """The overrides that do not describe the network."""
+    return {
+        key: value for key, value in override.items() if not f"{key.replace('#', '::')}::".startswith(f"{network}::")
+    }
+
+
+def _check_student(network: nn.Module, plan: Plan) -> None:
+    """Refuse to train another network than the plan says, before the first step."""
+    planned = {name: tuple(value.shape) for name, value in plan.student.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if found != planned:
+        raise ValueError(
+            f"`{plan.parts.trainer}` must train the student of {size(plan.student):,} parameters, but got "
+            f"{type(network).__name__} of {size(network):,}; an --override or a configuration changes its network."
+        )
 
 
 def _savers(parser: ConfigParser, best: Path) -> list[str]:

@@ -24,42 +24,70 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_kd.bundle.bundle_parts import BundleParts, entry
-from monai_kd.data.write_aside import replace_file
+from monai_kd.data.write_aside import folder_aside, replace_file
 
 LEFT_OUT = ("models", "eval", "results", "cache", "__pycache__", ".git", "large_files.yml")
 COPIED = ("configs", "docs", "scripts")
 
 
-def write_student_bundle(parts: BundleParts, block: Mapping[str, Any], output: Path, facts: Mapping[str, Any]) -> None:
+def write_student_bundle(
+    parts: BundleParts,
+    block: Mapping[str, Any],
+    output: Path,
+    facts: Mapping[str, Any],
+    record: Mapping[str, str],
+) -> None:
     """
     Copy a bundle without its weights and results, and describe the student's network in all of its configurations. The
     copy is an ordinary bundle, which trains, evaluates and predicts by ``python -m monai.bundle run``.
 
-    The teacher's folder is only read. The network's block is replaced in each configuration that has it; all else,
-    comments too, stays as it was.
+    The folder is there as a whole or not at all. The teacher's folder is only read. The network's block is replaced in
+    each configuration that has it; all else, comments too, stays as it was.
 
     Args:
         parts: of the teacher's bundle.
         block: arguments of the student's network.
         output: the new folder.
         facts: what the metadata says of the distillation, under ``distillation``.
+        record: texts that the folder holds besides, by the name of their file.
 
     Raises:
         FileExistsError: when the folder is there and not empty.
     """
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"`output` must be a new or an empty folder, but got {output}, which holds files.")
-    output.mkdir(parents=True, exist_ok=True)
+    with folder_aside(output) as aside:
+        _write(parts, block, aside, facts)
+        for name, text in record.items():
+            (aside / name).write_text(text, encoding="utf-8")
+
+
+def _write(parts: BundleParts, block: Mapping[str, Any], output: Path, facts: Mapping[str, Any]) -> None:
     for source in sorted(parts.folder.iterdir()):
         _take(source, output / source.name)
     (output / "models").mkdir(exist_ok=True)
-    original = entry(parts.config, parts.network)
-    changed = {key: value for key, value in block.items() if parts.block.get(key) != value}
-    own = dict(block) if block.get("_target_") != parts.block.get("_target_") else dict(original) | changed
+    own = student_block(parts, block)
     for file in sorted((output / "configs").iterdir()):
         if file.suffix in (".json", ".yaml", ".yml") and file.name != "metadata.json":
             _replace_block(file, parts.network, own)
     _describe(output, parts, facts)
+
+
+def student_block(parts: BundleParts, block: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The student's network as its configurations describe it: the teacher's block, with its references, and the values
+    that are others. An argument that was changed by an override is written with its value.
+
+    Args:
+        parts: of the teacher's bundle.
+        block: all arguments of the student's network.
+    """
+    before = parts.own_block
+    same_class = before is not None and block.get("_target_") == before.get("_target_")
+    if before is None or not same_class or "_target_" not in parts.file_block:
+        return dict(block)
+    changed = {key: value for key, value in block.items() if before.get(key) != value}
+    return {key: value for key, value in parts.file_block.items() if key in block} | changed
 
 
 def _take(source: Path, target: Path) -> None:

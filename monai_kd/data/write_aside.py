@@ -70,6 +70,36 @@ def write_aside(path: PathLike, sync: bool = False) -> Iterator[Path]:
             _move(part, target.with_name(part.name), sync)
 
 
+@contextmanager
+def folder_aside(path: PathLike) -> Iterator[Path]:
+    """
+    Gives an empty folder to fill, beside a folder that is new or empty. When the block ends it is that folder. When it
+    fails or is killed, the new folder is not there.
+
+    Args:
+        path: the new folder; the one that it lies in is made if it is missing.
+
+    Raises:
+        OSError: when the folder is not empty, or cannot be written.
+
+    Example::
+
+        >>> import tempfile
+        >>> with folder_aside(f"{tempfile.mkdtemp()}/bundle") as aside:
+        ...     size = (aside / "LICENSE").write_text("free")
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_left(target.parent)
+    with _folder_beside(target) as folder:
+        inside = folder / target.name
+        inside.mkdir()
+        yield inside
+        if target.exists():
+            target.rmdir()  # which refuses what is not empty
+        os.replace(inside, target)
+
+
 def replace_file(path: PathLike, content: str | bytes) -> Path:
     r"""
     Write a file as a whole or not at all, by :py:func:`write_aside`.

@@ -25,6 +25,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.networks.nets import UNet
 
 from monai_kd import distil
 from monai_kd.bundle.distil import LogitsOfImages
@@ -56,6 +57,13 @@ def bundle(request, tmp_path) -> Path:
 def student_file(tmp_path) -> str:
     (tmp_path / "student.json").write_text(json.dumps(UNET | {"channels": [4, 8]}))
     return str(tmp_path / "student.json")
+
+
+def file_of_unet(path: Path, **arguments: Any) -> str:
+    """Random weights of the teacher's network with other arguments."""
+    block = {key: value for key, value in UNET.items() if key != "_target_"} | arguments
+    torch.save(UNet(**block).state_dict(), path)
+    return str(path)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -281,3 +289,39 @@ def test_loss_of_vectors_is_that_of_a_map_of_one_pixel():
     student, teacher = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     expected = (teacher.softmax(1) * (teacher.log_softmax(1) - student.log_softmax(1))).sum(1).mean()
     torch.testing.assert_close(LogitsOfImages(KDLoss(1.0))(student, teacher), expected)
+
+
+@pytest.mark.parametrize("key", ["network_def::channels", "network_def#channels", "network_def"])
+def test_override_of_the_network_is_of_the_teacher_and_not_of_the_student(bundle, tmp_path, key):
+    wider = [16, 48]
+    value: Any = wider
+    if key == "network_def":
+        config = next((bundle / "configs").glob("train.*"))
+        value = dict(ConfigParser.load_config_file(str(config))["network_def"]) | {"channels": wider}
+    teacher = file_of_unet(tmp_path / "wider.pt", channels=wider)
+    out = tmp_path / "out"
+    distil(str(bundle), student="1/4", output=str(out), override={key: value}, checkpoint=teacher)
+    assert weights(out)["model.0.conv.weight"].shape[0] == 4
+    for file in (*out.glob("configs/train.*"), *out.glob("configs/inference.*")):
+        assert ConfigParser.load_config_file(str(file))["network_def"]["channels"] == [4, 12]
+
+
+def test_argument_that_an_override_changes_is_in_the_bundle_of_the_student(bundle, tmp_path):
+    teacher, out = file_of_unet(tmp_path / "other.pt", num_res_units=1), tmp_path / "out"
+    override = {"network_def::num_res_units": 1}
+    distil(str(bundle), output=str(out), override=override, checkpoint=teacher, weight=0)
+    for file in (*out.glob("configs/train.*"), *out.glob("configs/inference.*")):
+        assert ConfigParser.load_config_file(str(file))["network_def"]["num_res_units"] == 1
+
+
+def test_network_that_is_not_the_student_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    write_nested(tmp_path / "teacher")
+    monkeypatch.setattr("monai_kd.bundle.distil._without", lambda override, network: dict(override))
+    teacher = file_of_unet(tmp_path / "wider.pt", channels=[16, 48])
+    with pytest.raises(ValueError, match=r"must train the student of [\d,]+ parameters, but got UNet of"):
+        distil(
+            str(tmp_path / "teacher"),
+            output=str(tmp_path / "out"),
+            override={"network_def::channels": [16, 48]},
+            checkpoint=teacher,
+        )

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from monai_kd.data import replace_file, write_aside
-from monai_kd.data.write_aside import remove_left
+from monai_kd.data.write_aside import folder_aside, remove_left
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 
@@ -192,6 +192,43 @@ class TestWriteAside:
 def test_text_is_the_same_on_every_system(tmp_path):
     assert replace_file(tmp_path / "a.txt", "ü\n").read_bytes() == b"\xc3\xbc\n"
     assert replace_file(tmp_path / "a.txt", b"\r\n").read_bytes() == b"\r\n"
+
+
+class TestFolderAside:
+    @pytest.mark.parametrize("empty", [True, False])
+    def test_folder_is_there_when_the_block_ends(self, tmp_path, empty):
+        path = tmp_path / "new" / "bundle"
+        if empty:
+            path.mkdir(parents=True)
+        with folder_aside(path) as aside:
+            (aside / "a.txt").write_text("one")
+            assert not path.exists() or names(path) == []
+        assert names(path) == ["a.txt"]
+        assert names(path.parent) == ["bundle"]
+
+    def test_block_that_fails_leaves_nothing(self, tmp_path):
+        def write() -> None:
+            with folder_aside(tmp_path / "bundle") as aside:
+                (aside / "a.txt").write_text("half")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert names(tmp_path) == []
+
+    def test_folder_with_files_stays(self, tmp_path):
+        replace_file(tmp_path / "bundle" / "b.txt", "earlier")
+        with pytest.raises(OSError, match="bundle"), folder_aside(tmp_path / "bundle") as aside:
+            (aside / "a.txt").write_text("one")
+        assert names(tmp_path / "bundle") == ["b.txt"]
+
+    def test_what_a_killed_process_left_is_removed(self, tmp_path):
+        left = tmp_path / ".partial-0123"
+        left.mkdir()
+        os.utime(left, (0, 0))
+        with folder_aside(tmp_path / "bundle"):
+            pass
+        assert names(tmp_path) == ["bundle"]
 
 
 class TestRemoveLeft:
