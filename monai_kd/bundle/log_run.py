@@ -27,10 +27,9 @@ from torch import nn
 from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.prepare_console import tell_how_to_resume
-from monai_kd.bundle.run_settings import cases, content, run_settings, size, teaching, trained
+from monai_kd.bundle.run_settings import Distilling, cases, content, run_settings, size, teaching, trained
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
-from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import FeatureCapture, Teacher
 from monai_kd.networks.feature_capture import unwrap
 
@@ -105,7 +104,7 @@ def _check_length(loader: Any, state: Any) -> None:
             raise ValueError(f"`{name}` must be a whole number >= 1, but got {number!r}.")
 
 
-def _check_layers(handler: TeachingHandler, student: nn.Module) -> None:
+def _check_layers(handler: Distilling, student: nn.Module) -> None:
     """Before anything is written; the handler itself looks when training starts."""
     own, taught = handler.layers
     if own:

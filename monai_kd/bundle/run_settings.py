@@ -26,16 +26,17 @@ from torch import nn
 from monai_kd.corrections.correction_chain import describe_chain
 from monai_kd.handlers import (
     AdversarialDistillationHandler,
+    DistillationHandler,
     EpochSeedHandler,
     FalsePixelHandler,
     MultiScaleHandler,
     SoftLabelCorrectionHandler,
 )
-from monai_kd.handlers._teaching_handler import TeachingHandler
 from monai_kd.networks import Teacher
 from monai_kd.networks.feature_capture import unwrap
 from monai_kd.networks.weights_checksum import weights_checksum
 
+Distilling = DistillationHandler | AdversarialDistillationHandler
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -108,9 +109,9 @@ def trained(trainer: Any) -> tuple[nn.Module, Any]:
     return trainer.network, trainer.optimizer
 
 
-def teaching(handlers: Sequence[Any]) -> list[TeachingHandler]:
+def teaching(handlers: Sequence[Any]) -> list[Distilling]:
     """The handlers that distil."""
-    return [handler for handler in handlers if isinstance(handler, TeachingHandler)]
+    return [handler for handler in handlers if isinstance(handler, Distilling)]
 
 
 def _discriminators(trainer: Any, handlers: Iterable[Any]) -> Iterable[tuple[nn.Module, Any]]:
@@ -128,7 +129,7 @@ def _is_correction(handler: Any) -> bool:
 
 def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
     """Teachers and assistants, each member of a team."""
-    heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (TeachingHandler, FalsePixelHandler))]
+    heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (Distilling, FalsePixelHandler))]
     for handler in handlers:
         if _is_correction(handler):
             heard += handler.chain.assistants.values()
@@ -145,7 +146,7 @@ def _weights(teachers: Iterable[Teacher]) -> str:
     return f"{checksum:08x}"
 
 
-def _layers(handler: TeachingHandler) -> str:
+def _layers(handler: Distilling) -> str:
     own, taught = handler.layers
     of_teacher = ", ".join(layer for each in taught.values() for layer in each)
     return f"{', '.join(own)} of the student, {of_teacher} of the teacher" if own or of_teacher else ""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from monai_kd.handlers._start_checks import several_ranks
+from monai_kd.handlers._ranks import several_ranks
 
 DECAY = 0.8  # of the smoothed norms, from one measurement to the next
 MAX_CHANGE = 2.0  # of a weight, from one measurement to the next

@@ -25,16 +25,12 @@ from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
 from monai.handlers import CheckpointLoader
 from torch import nn
 
+from monai_kd.handlers._ranks import several_ranks
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.shared_memory import named_tensors, numbered, shared_memory
 
 _starts = count(1)  # of all handlers: what an earlier one left in the store must not speak for a later one
-
-
-def several_ranks() -> bool:
-    """Whether this process is one of several."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def check_teacher(teacher: Any) -> None:

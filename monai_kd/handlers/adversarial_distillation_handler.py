@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from monai.losses import PatchAdversarialLoss
 from monai.networks.utils import eval_mode
 from torch import nn
@@ -27,8 +29,15 @@ from torch import nn
 from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._gradient_balancer import GradientBalancer, over_ranks
 from monai_kd.handlers._numbers import as_number
-from monai_kd.handlers._start_checks import check_apart, check_discriminator, several_ranks
-from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients
+from monai_kd.handlers._ranks import broadcast, mean_gradients, several_ranks
+from monai_kd.handlers._start_checks import check_apart, check_discriminator, check_teacher
+from monai_kd.handlers._teacher_student_pair import (
+    RANK_TIMEOUT,
+    Layers,
+    TeacherStudentPair,
+    epochs_done,
+    raise_again,
+)
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Weight, as_weight, asked_for, sets_itself, single
 from monai_kd.losses._activation import OverlapCheck
@@ -43,7 +52,7 @@ AUTO_SHARE = 0.1  # the discriminator decides on noise at first
 TURNS = ("alternate", "random", "sequential", "both")
 
 
-class AdversarialDistillationHandler(TeachingHandler):
+class AdversarialDistillationHandler:
     """
     Lets a student learn to be taken for its teacher by a discriminator D, which learns to tell them apart, in any
     MONAI trainer that :py:class:`~monai_kd.handlers.DistillationHandler` fits (HAD-Net, Vadacchino et al., MIDL 2021;
@@ -106,6 +115,9 @@ class AdversarialDistillationHandler(TeachingHandler):
         >>> handler = AdversarialDistillationHandler(teachers, discriminator, optimizer, student_layers=[])
     """
 
+    rank_timeout = RANK_TIMEOUT  # for the other ranks to start
+    supervised_weight = 1.0  # of the trainer's own loss
+
     def __init__(
         self,
         teacher: Teacher | TeacherTeam,
@@ -120,7 +132,7 @@ class AdversarialDistillationHandler(TeachingHandler):
         probabilities: bool = True,
         monitor_interval: int = 50,
     ) -> None:
-        super().__init__(teacher)
+        check_teacher(teacher)
         check_discriminator(discriminator, optimizer)
         if turns not in TURNS:
             raise ValueError(f"`turns` must be one of {', '.join(TURNS)}, but got {turns!r}.")
@@ -130,7 +142,9 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.optimizer = optimizer
         self.loss = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
         self.student_layers = self._listed("student_layers", student_layers)
-        self.teacher_layers = self._by_member(self.student_layers if teacher_layers is None else teacher_layers)
+        given = self.student_layers if teacher_layers is None else teacher_layers
+        self.teacher_layers = self._by_member(given, [*teacher.members] or [None])
+        self.pair = TeacherStudentPair(teacher, None, self.names, self.layers, probabilities)
         self.weight = as_weight(weight)
         self.balancer = GradientBalancer()
         self.turns = turns
@@ -151,8 +165,8 @@ class AdversarialDistillationHandler(TeachingHandler):
             raise TypeError(f"`{name}` must be a list of layers, but got {layers!r}.")
         return list(layers)
 
-    def _by_member(self, layers: Any) -> dict[str | None, list[str]]:
-        members: list[str | None] = [*self.teacher.members] or [None]
+    def _by_member(self, layers: Any, members: Sequence[str | None]) -> dict[str | None, list[str]]:
+        members = list(members)
         given = layers if isinstance(layers, Mapping) else dict.fromkeys(members, layers)
         if set(given) != set(members):
             raise ValueError(f"`teacher_layers` must name the teachers {members}, but got {sorted(map(str, given))}.")
@@ -167,6 +181,26 @@ class AdversarialDistillationHandler(TeachingHandler):
         return taught
 
     @property
+    def teacher(self) -> Teacher | TeacherTeam:
+        """The teacher or the team."""
+        return self.pair.teacher
+
+    @property
+    def student(self) -> nn.Module | None:
+        """The network whose layers are captured: the trainer's."""
+        return self.pair.student
+
+    @property
+    def knowledge(self) -> Knowledge | None:
+        """The teacher's outputs between the forward pass and the discriminator's step."""
+        return self.pair.knowledge
+
+    @property
+    def losses(self) -> dict[str, Any]:
+        """No loss has options."""
+        return {}
+
+    @property
     def weights(self) -> dict[str, Weight]:
         """Lambda."""
         return {"adversarial": self.weight}
@@ -177,26 +211,37 @@ class AdversarialDistillationHandler(TeachingHandler):
         return ["adversarial", "discriminator"]
 
     @property
-    def layers(self) -> tuple[list[str], dict[str | None, list[str]]]:
+    def layers(self) -> Layers:
         """The layers that the discriminator sees."""
         return self.student_layers, self.teacher_layers
-
-    @property
-    def reads_logits(self) -> bool:
-        """Whether the discriminator sees probabilities that are made of the outputs."""
-        return self.probabilities
 
     def summary(self) -> str:
         """From whom the student learns, by what, in which turns."""
         turns = f" ({self.turns})" if len(self.teacher_layers) > 1 else ""
         gate = "" if self.max_accuracy is None else f", discriminator up to an accuracy of {self.max_accuracy:g}"
         seen = "probabilities" if self.probabilities else "logits"
-        return f"{super().summary()} of {seen}{turns}{gate}"
+        return f"{self.pair.summary(self.weights)} of {seen}{turns}{gate}"
 
     # the steps of a step
 
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer. Attaching twice changes nothing."""
+        if engine.has_event_handler(self._start):
+            return
+        self.pair.check(engine)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._before_forward)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._after_forward)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_term)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._after_backward)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.pair.end_iteration)
+        engine.add_event_handler(Events.TERMINATE, self._finish)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
+
     def _start(self, engine: Any) -> None:
-        student = self._begin(engine)
+        self._finish(engine)
+        student = self.pair.start(engine, self)
         trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         check_apart(self.discriminator, named_tensors(student), "the student's")
         check_apart(self.discriminator, self.teacher.named_tensors(), "the teacher's")
@@ -207,9 +252,17 @@ class AdversarialDistillationHandler(TeachingHandler):
         self.monitor.start()
         if engine.state.iteration == 0:
             self.balancer = GradientBalancer()
-        self._listen(engine, student)
+        self.pair.capture_layers(engine, student)
 
-    def _asked(self, engine: Any) -> Teacher | TeacherTeam:
+    def _before_forward(self, engine: Any) -> None:
+        self.pair.before_forward()
+
+    def _after_forward(self, engine: Any) -> None:
+        self.pair.after_forward(engine)
+        self.pair.knowledge = self.pair.ask(self._in_turn(engine), engine)
+
+    def _in_turn(self, engine: Any) -> Teacher | TeacherTeam:
+        """The teacher of this step."""
         names = list(self.teacher.members)
         if not names or self.turns == "both":
             self._members = [*names] or [None]
@@ -226,13 +279,13 @@ class AdversarialDistillationHandler(TeachingHandler):
             return self.turn % number
         return int(np.random.SeedSequence([self.seed, self.turn]).generate_state(1)[0]) % number
 
-    def _add_terms(self, engine: Any) -> None:
+    def _add_term(self, engine: Any) -> None:
         output, state = engine.state.output, engine.state
-        student, teacher = self._heard(output)
+        student, teacher = self.pair.outputs(output)
         if self.probabilities:
             self._check_overlap(output.get("label"), student.logits)
-        own = self._trainers_loss(state)  # for a handler that weights it
-        asked = self._weight_at(self._epochs_done(state))
+        own = self.pair.trainers_loss(state)  # for a handler that weights it
+        asked = self._weight_at(epochs_done(state))
         with torch.set_grad_enabled(asked > 0), self._frozen():
             value = self._loss(self._decide("the student", student, self.student_layers, output["image"]), real=True)
         output["loss_adversarial"] = value.detach()
@@ -250,9 +303,9 @@ class AdversarialDistillationHandler(TeachingHandler):
         output["loss"] = output["loss"] + weighted
         features = {layer: feature.detach() for layer, feature in student.features.items()}
         self._said = Knowledge([student.logits.detach()], features)
-        if self._capture is not None:
-            self._capture.clear()
-        self._added_at = state.iteration
+        if self.pair.capture is not None:
+            self.pair.capture.clear()
+        self.pair.added(state)
 
     @property
     def auto(self) -> bool:
@@ -278,7 +331,7 @@ class AdversarialDistillationHandler(TeachingHandler):
     def _after_backward(self, engine: Any) -> None:
         student, teacher, output = self._said, self.knowledge, engine.state.output
         if student is None or teacher is None:
-            raise ValueError(self._refusal)
+            raise ValueError(self.pair.refusal)
         begins, ends, share = self._window(engine)
         if begins:
             self.optimizer.zero_grad()
@@ -301,13 +354,14 @@ class AdversarialDistillationHandler(TeachingHandler):
         self._forget()
         if ends:
             self._step(scaler)
+        self.pair.pause()
 
     def _hear_the_others(self, engine: Any) -> None:
         """At the first batch: the maps of teachers whose turn is yet to come must fit the discriminator as well."""
         self._unheard = False
         with torch.no_grad(), isolated_rng(), eval_mode(self.discriminator):
             for name in set(self.teacher_layers) - set(self._members):
-                said = self._said_by(self.teacher.members[str(name)], engine)
+                said = self.pair.ask(self.teacher.members[str(name)], engine)
                 self._decide(f"the teacher `{name}`", said, self.teacher_layers[name], engine.state.output["image"])
 
     @staticmethod
@@ -358,13 +412,21 @@ class AdversarialDistillationHandler(TeachingHandler):
             for parameter in trained:
                 parameter.requires_grad_(True)
 
-    def _weight_at(self, epochs_done: float) -> float:
+    def _weight_at(self, done: float) -> float:
         """The weight, or the share where the weight is set from measured gradients."""
-        return asked_for(self.weight, epochs_done, AUTO_SHARE, "`weight`")
+        return asked_for(self.weight, done, AUTO_SHARE, "`weight`")
 
     def _forget(self) -> None:
-        super()._forget()
+        self.pair.forget()
         self._said = None
+
+    def _finish(self, engine: Any) -> None:
+        self._forget()
+        self.pair.finish()
+
+    def _abort(self, engine: Any, error: BaseException) -> None:
+        self._finish(engine)
+        raise_again(engine, self, error)
 
     # what a checkpoint needs
 

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,11 +22,19 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_kd.handlers._finite_check import check_finite
-from monai_kd.handlers._gradient_balancer import GradientBalancer, LearningGuard, over_ranks
 from monai_kd.handlers._numbers import as_number
-from monai_kd.handlers._overlap import with_background
-from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, several_ranks
-from monai_kd.handlers._teaching_handler import TeachingHandler, broadcast, mean_gradients, owners
+from monai_kd.handlers._ranks import broadcast, mean_gradients, several_ranks
+from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, check_teacher
+from monai_kd.handlers._step_recorder import StepRecorder
+from monai_kd.handlers._teacher_student_pair import (
+    RANK_TIMEOUT,
+    Layers,
+    TeacherStudentPair,
+    epochs_done,
+    pair_handlers,
+    raise_again,
+)
+from monai_kd.handlers._term_weights import TermWeights
 from monai_kd.handlers._unlabelled_batches import UnlabelledBatches
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm, Weight
@@ -35,8 +42,6 @@ from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
-
-logger = logging.getLogger("monai_kd")
 
 
 class LossWithLabels:
@@ -53,7 +58,7 @@ class LossWithLabels:
         return first.new_zeros(())
 
 
-class DistillationHandler(TeachingHandler):
+class DistillationHandler:
     """
     Adds distillation terms to the loss of a MONAI trainer, which stays as it is:
 
@@ -108,6 +113,8 @@ class DistillationHandler(TeachingHandler):
         >>> handler = DistillationHandler(teacher, [DistillationTerm(KDLoss(), weight=0.5)])
     """
 
+    rank_timeout = RANK_TIMEOUT  # for the other ranks to start
+
     def __init__(
         self,
         teacher: Teacher | TeacherTeam,
@@ -120,20 +127,43 @@ class DistillationHandler(TeachingHandler):
         unlabelled: Iterable[Any] | None = None,
         pseudo_labels: bool = False,
     ) -> None:
-        super().__init__(teacher, student)
+        check_teacher(teacher)
         self.terms = by_name(terms, teacher)
+        reads_logits = any(not term.student_layers for term in self.terms.values())
+        self.pair = TeacherStudentPair(teacher, student, self.names, self.layers, reads_logits)
         self.auto_share = as_number("`auto_share`", auto_share)
-        self.balancer = GradientBalancer()
-        self.guard = LearningGuard()
+        self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
+        self.term_weights = TermWeights(self.terms, self.auto_share, self.supervised_weight > 0)
         keys = teacher.image_keys | {"image"}
         self.unlabelled = None if unlabelled is None else UnlabelledBatches(unlabelled, keys)
         self.pseudo_labels = pseudo_labels
-        self._whole: Any = None  # predictions and images of labelled and unlabelled images
-        self._eager = False
-        self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
-        self._overlapping = any(term.activation == "sigmoid" for term in self.terms.values())
+        self.recorder = StepRecorder(self.terms, self.monitor)
+        self._whole: Any = None  # predictions and images of labelled and unlabelled images
+        self._eager = False
+
+    # what the handler is made of
+
+    @property
+    def teacher(self) -> Teacher | TeacherTeam:
+        """The teacher or the team."""
+        return self.pair.teacher
+
+    @property
+    def student(self) -> nn.Module | None:
+        """The network whose layers are captured; None for the trainer's."""
+        return self.pair.student
+
+    @property
+    def knowledge(self) -> Knowledge | None:
+        """The teacher's outputs between the forward pass and the terms of a step."""
+        return self.pair.knowledge
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are logged under."""
+        return list(self.terms)
 
     @property
     def weights(self) -> dict[str, Weight]:
@@ -146,198 +176,133 @@ class DistillationHandler(TeachingHandler):
         return {name: term.loss for name, term in self.terms.items()}
 
     @property
-    def layers(self) -> tuple[list[str], dict[str | None, list[str]]]:
+    def layers(self) -> Layers:
         """The layers of the student and of the teacher that the terms compare."""
-        taught: dict[str | None, list[str]] = {}
+        of_teacher: dict[str | None, list[str]] = {}
         for term in self.terms.values():
-            taught.setdefault(term.teacher, []).extend(term.teacher_layers)
-        return [layer for term in self.terms.values() for layer in term.student_layers], taught
-
-    @property
-    def reads_logits(self) -> bool:
-        """Whether a term compares logits."""
-        return any(not term.student_layers for term in self.terms.values())
+            of_teacher.setdefault(term.teacher, []).extend(term.teacher_layers)
+        return [layer for term in self.terms.values() for layer in term.student_layers], of_teacher
 
     def summary(self) -> str:
         """From whom the student learns, by what, and on which images beside those with labels."""
+        summary = self.pair.summary(self.weights)
         if self.unlabelled is None:
-            return super().summary()
-        number = len(getattr(self.unlabelled.loader, "dataset", self.unlabelled.loader))  # type: ignore[arg-type]
-        return f"{super().summary()}, also on {number} images without labels"
+            return summary
+        loader: Any = self.unlabelled.loader
+        number = len(getattr(loader, "dataset", loader))
+        return f"{summary}, also on {number} images without labels"
+
+    # as training starts
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer. Attaching twice changes nothing."""
-        super().attach(engine)
-        if not engine.has_event_handler(self._end_epoch):
-            check_loaders(engine, self.adapters.parameters())
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-            if self.unlabelled is not None:
-                engine.add_event_handler(Events.EPOCH_STARTED, self.unlabelled.restart)
+        if engine.has_event_handler(self._start):
+            return
+        self.pair.check(engine)
+        check_loaders(engine, self.adapters.parameters())
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._before_forward)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._after_forward)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._step)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._after_backward)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.pair.end_iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        engine.add_event_handler(Events.TERMINATE, self._finish)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
+        if self.unlabelled is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, self.unlabelled.restart)
 
     def _start(self, engine: Any) -> None:
-        others = [other for other in self._others(engine) if isinstance(other, DistillationHandler)]
-        check_supervised_weights([self.supervised_weight, *(other.supervised_weight for other in others)])
-        student = self._begin(engine)
+        handlers = [each for each in pair_handlers(engine) if isinstance(each, DistillationHandler)]
+        check_supervised_weights([each.supervised_weight for each in handlers])
+        self._finish(engine)
+        student = self.pair.start(engine, self)
         self._check_first(engine)
         self.monitor.start()
         if engine.state.iteration == 0:
-            self.balancer, self.guard = GradientBalancer(), LearningGuard()
+            self.term_weights.restart()
         if self.supervised_weight == 0:
             engine.loss_function = LossWithLabels(engine.loss_function)
         # the precision in which a term is computed
         double = any(parameter.dtype == torch.float64 for parameter in student.parameters())
         self.adapters.to(engine.state.device, torch.float64 if double else torch.float32)
         self._register_adapters(engine.optimizer)
-        self._listen(engine, student)
+        self.pair.capture_layers(engine, student)
 
     def _check_first(self, engine: Any) -> None:
         """Other handlers must not see images that are no longer in the batch when the loss is computed."""
-        asking = owners(engine, IterationEvents.FORWARD_COMPLETED)
-        teaching = [owner for owner in asking if isinstance(owner, TeachingHandler)]
-        if self.unlabelled is not None and teaching[0] is not self:
+        first = pair_handlers(engine, IterationEvents.FORWARD_COMPLETED)[0]
+        if self.unlabelled is not None and first is not self:
             raise ValueError(
                 "`DistillationHandler(unlabelled=...)` must be the first handler that distils, but got "
-                f"{type(teaching[0]).__name__} with {teaching[0].names} before it; exchange them."
+                f"{type(first).__name__} with {first.names} before it; exchange them."
             )
 
-    def _arm(self, engine: Any) -> None:
-        super()._arm(engine)
+    def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        missing = [each for each in self.adapters.parameters() if id(each) not in known]
+        # a group of their own would break a scheduler made before; the fastest, since the others may fine-tune
+        max(optimizer.param_groups, key=lambda group: float(group.get("lr", 0.0)))["params"].extend(missing)
+        broadcast(self.adapters.parameters())
+
+    # a step, in the order of its events
+
+    def _before_forward(self, engine: Any) -> None:
+        self.pair.before_forward()
         if self.unlabelled is not None:
             self.unlabelled.join(engine)
-        if self.monitor.due(engine.state.iteration, bool(self._auto)) and self._hides_layers(engine):
+        auto = self.term_weights.auto
+        if self.monitor.due(engine.state.iteration, bool(auto)) and self._hides_layers(engine):
             torch.compiler.set_stance("force_eager")
             self._eager = True
 
     def _hides_layers(self, engine: Any) -> bool:
         """Whether a weight needs gradients at inner layers of a compiled network, which only eager mode gives."""
-        needed = any(self.terms[name].student_layers for name in self._auto)
+        needed = any(self.terms[name].student_layers for name in self.term_weights.auto)
         return needed and is_compiled(engine.network)
 
-    def _ask_teacher(self, engine: Any) -> None:
-        super()._ask_teacher(engine)
+    def _after_forward(self, engine: Any) -> None:
+        self.pair.after_forward(engine)
+        self.pair.knowledge = self.pair.ask(self.teacher, engine)
         if self.unlabelled is not None:
             self._whole = self.unlabelled.split(engine)
 
-    def _heard(self, output: Any) -> tuple[Knowledge, Knowledge]:
-        whole = output if self._whole is None else output | self._whole
-        return super()._heard(whole)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._whole = None
-        if self._eager:
-            torch.compiler.set_stance("default")
-            self._eager = False
-
-    def _finish(self, engine: Any) -> None:
-        super()._finish(engine)
-        if isinstance(engine.loss_function, LossWithLabels):
-            engine.loss_function = engine.loss_function.loss
-
-    def _add_terms(self, engine: Any) -> None:
+    def _step(self, engine: Any) -> None:
+        """
+        Add the terms to the loss, before the backward pass. Shapes: outputs (B, C, *spatial), values scalars.
+        """
         state, output = engine.state, engine.state.output
-        student, teacher = self._heard(output)
+        done = epochs_done(state)
+
+        # outputs and captured features of both networks
+        student, teacher = self.pair.outputs(output if self._whole is None else output | self._whole)
         label = self._label(output, teacher)
-        own = self._trainers_loss(state)  # another handler may have added its terms
+        own = self.pair.trainers_loss(state)  # another handler may have added its terms
         supervised = own if self.supervised_weight == 1 else self.supervised_weight * own
-        epochs_done = self._epochs_done(state)
-        asked = {name: term.weight_at(epochs_done) for name, term in self.terms.items()}
+
+        # the value of each term
+        asked = self.term_weights.asked(done)
         values = {}
         for name, term in self.terms.items():
-            term.set_temperature(epochs_done)
+            term.set_temperature(done)
             values[name] = self._value(name, asked[name], student, teacher, label)
-            output[f"loss_{name}"] = values[name].detach()
-        check_finite(list(self.terms), state, student, teacher, own)
-        due = self.monitor.due(state.iteration, bool(self._auto))
-        norms = self._measure(state, values, supervised, student, asked) if due else {}
-        weights = self._weights_at(asked)
-        ratios = self.monitor.ratios(self.terms, norms, weights)
+        self.recorder.values(output, values)
+        check_finite(self.names, state, student, teacher, own)
+
+        # the weight of each term, which may follow measured gradients
+        norms = self._measure(state, values, supervised, student, asked)
+        weights = self.term_weights.at(asked)
+        self.recorder.weights(output, weights, norms)
+
+        # the sum
         weighted = {name: weights[name] * value for name, value in values.items()}
-        output.setdefault("loss_supervised", output["loss"].detach())
-        output.update({f"loss_{name}_weighted": value.detach() for name, value in weighted.items()})
-        output.update({f"weight_{name}": weights[name] for name in self._auto})
-        output.update({f"gradient_ratio_{name}": ratio for name, ratio in ratios.items()})
-        true = output["label"] if isinstance(output.get("label"), torch.Tensor) else None
-        seen = student.logits.detach(), true, teacher.logits
-        self.monitor.see(*with_background(*seen) if self._overlapping else seen)
-        if self._guarded:
-            self.guard.see(output["loss_supervised"])
-        if output["loss"] is own:
-            output["loss"] = supervised
-        elif self.supervised_weight != 1:
-            output["loss"] = output["loss"] + (self.supervised_weight - 1) * own
-        output["loss"] = sum(weighted.values(), output["loss"])
-        self._added_at = state.iteration
+        self.recorder.weighted(output, weighted)
+        self.recorder.classes(output, student, teacher)
+        self.term_weights.see(output["loss_supervised"])
+        output["loss"] = sum(weighted.values(), self._reweighted(output["loss"], own, supervised))
+        self.pair.added(state)
         self._forget()
-
-    def _after_backward(self, engine: Any) -> None:
-        """The adapters learn as the student does, whose gradients DDP averages."""
-        if not several_ranks():
-            return
-        epochs_done = self._epochs_done(engine.state)
-        counted = [term.adapters for term in self.terms.values() if term.weight_at(epochs_done) > 0]
-        mean_gradients(nn.ModuleList(counted).parameters())
-
-    def _end_epoch(self, engine: Any) -> None:
-        epochs_done = self._epochs_done(engine.state)
-        counted = {name: term for name, term in self.terms.items() if term.weight_at(epochs_done) > 0}
-        collapsed = self.monitor.end_epoch(engine.state.epoch, counted)
-        if self._guarded:
-            self._react(self.guard.why(collapsed))
-
-    def _react(self, why: str) -> None:
-        """Let the shares fall while the student does not learn, and rise again when it does."""
-        before = self.balancer.damping
-        self.balancer.damping = max(before / 2, 2**-10) if why else min(1.0, before * 2)
-        if why:
-            logger.warning(
-                f"the student stops learning: {why}. The share of {', '.join(self._auto)} falls to "
-                f"{self.balancer.damping:g} of what was asked for."
-            )
-
-    # weights that set themselves
-
-    @property
-    def _auto(self) -> list[str]:
-        """The terms whose weights set themselves."""
-        return [name for name, term in self.terms.items() if term.auto]
-
-    @property
-    def _guarded(self) -> bool:
-        """Whether shares fall where the student stops learning from the labels."""
-        return bool(self._auto) and self.supervised_weight > 0
-
-    def _measure(
-        self,
-        state: Any,
-        values: dict[str, torch.Tensor],
-        supervised: torch.Tensor,
-        student: Knowledge,
-        asked: dict[str, float],
-    ) -> dict[str, tuple[float, float | None]]:
-        """The gradients of the terms and of the supervised loss, which the weights of auto terms follow."""
-        # of stacked outputs the whole: the supervised loss has not seen the slices taken here
-        pred = (state.output if self._whole is None else self._whole)["pred"]
-        anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
-        reference = supervised if self.supervised_weight > 0 else None
-        norms = self.monitor.norms(self.terms, values, reference, anchors, asked)
-        if self._guarded:
-            auto = {name: norms[name] for name in self._auto if name in norms}
-            self.balancer.update(over_ranks(auto, self._auto))
-        return norms
-
-    def _weights_at(self, asked: dict[str, float]) -> dict[str, float]:
-        """The weight of each term in this iteration, from the weights and shares that were asked for."""
-        equal_part = self.auto_share / max(1, sum(term.weight == "auto" for term in self.terms.values()))
-        weights = {}
-        for name, term in self.terms.items():
-            weight = asked[name]
-            if term.weight == "auto":
-                weight *= equal_part
-            if term.auto:
-                weight *= self.balancer.damping * self.balancer.scale(name)
-            weights[name] = weight
-        return weights
 
     def _label(self, output: Any, teacher: Knowledge) -> torch.Tensor | None:
         """What the terms get as the label."""
@@ -355,12 +320,60 @@ class DistillationHandler(TeachingHandler):
         with errors_of(what), torch.set_grad_enabled(weight > 0):
             return self.terms[name](student, teacher, label)
 
-    def _register_adapters(self, optimizer: torch.optim.Optimizer) -> None:
-        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        missing = [parameter for parameter in self.adapters.parameters() if id(parameter) not in known]
-        # a group of their own would break a scheduler made before; the fastest, since the others may fine-tune
-        max(optimizer.param_groups, key=lambda group: float(group.get("lr", 0.0)))["params"].extend(missing)
-        broadcast(self.adapters.parameters())
+    def _measure(
+        self,
+        state: Any,
+        values: dict[str, torch.Tensor],
+        supervised: torch.Tensor,
+        student: Knowledge,
+        asked: dict[str, float],
+    ) -> dict[str, tuple[float, float | None]]:
+        """The gradients of the terms and of the supervised loss, in the iterations in which they are due."""
+        if not self.monitor.due(state.iteration, bool(self.term_weights.auto)):
+            return {}
+        # of stacked outputs the whole: the supervised loss has not seen the slices taken here
+        pred = (state.output if self._whole is None else self._whole)["pred"]
+        anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
+        reference = supervised if self.supervised_weight > 0 else None
+        norms = self.monitor.norms(self.terms, values, reference, anchors, asked)
+        self.term_weights.update(norms)
+        return norms
+
+    def _reweighted(self, loss: torch.Tensor, own: torch.Tensor, supervised: torch.Tensor) -> torch.Tensor:
+        """The loss so far, with the weight of the trainer's own part in it."""
+        if loss is own:
+            return supervised
+        return loss if self.supervised_weight == 1 else loss + (self.supervised_weight - 1) * own
+
+    def _after_backward(self, engine: Any) -> None:
+        """The adapters learn as the student does, whose gradients DDP averages."""
+        if several_ranks():
+            counted = self.term_weights.counted(epochs_done(engine.state)).values()
+            mean_gradients(nn.ModuleList([term.adapters for term in counted]).parameters())
+        self.pair.pause()
+
+    def _end_epoch(self, engine: Any) -> None:
+        counted = self.term_weights.counted(epochs_done(engine.state))
+        self.term_weights.end_epoch(self.monitor.end_epoch(engine.state.epoch, counted))
+
+    # as a step and as training ends
+
+    def _forget(self) -> None:
+        self.pair.forget()
+        self._whole = None
+        if self._eager:
+            torch.compiler.set_stance("default")
+            self._eager = False
+
+    def _finish(self, engine: Any) -> None:
+        self._forget()
+        self.pair.finish()
+        if isinstance(engine.loss_function, LossWithLabels):
+            engine.loss_function = engine.loss_function.loss
+
+    def _abort(self, engine: Any, error: BaseException) -> None:
+        self._finish(engine)
+        raise_again(engine, self, error)
 
     # what an optimizer and a checkpoint need
 
@@ -373,15 +386,9 @@ class DistillationHandler(TeachingHandler):
         The adapters' weights, and what is known of the gradients. Schedules need no state: they follow the trainer's
         iteration.
         """
-        return {
-            "adapters": self.adapters.state_dict(),
-            "balancer": self.balancer.state_dict(),
-            "guard": self.guard.state_dict(),
-        }
+        return {"adapters": self.adapters.state_dict(), **self.term_weights.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :py:meth:`state_dict` gave."""
         self.adapters.load_state_dict(state_dict["adapters"])
-        if "balancer" in state_dict:
-            self.balancer.load_state_dict(state_dict["balancer"])
-            self.guard.load_state_dict(state_dict["guard"])
+        self.term_weights.load_state_dict(state_dict)

@@ -181,7 +181,7 @@ class GainHandler:
             return "the teacher scores less than the student alone; train it longer or take a larger one."
         handler = self.distillation
         if handler is not None:
-            if handler.balancer.damping < 1:
+            if handler.term_weights.balancer.damping < 1:
                 return "the student stopped learning under the terms; lower `auto_share`."
             fixed = [name for name, term in handler.terms.items() if not term.auto]
             if fixed:

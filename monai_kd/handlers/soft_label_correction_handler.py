@@ -25,8 +25,9 @@ from monai.engines.utils import IterationEvents
 from monai_kd.corrections import CorrectionChain, false_pixels
 from monai_kd.corrections.correction_chain import Correction, class_indices
 from monai_kd.handlers._event_order import owners
-from monai_kd.handlers._start_checks import check_engine, check_ranks, check_weights, several_ranks
-from monai_kd.handlers._teaching_handler import batch_entry
+from monai_kd.handlers._ranks import several_ranks
+from monai_kd.handlers._start_checks import check_engine, check_ranks, check_weights
+from monai_kd.handlers._teacher_student_pair import batch_entry
 from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.networks.soft_label import as_logits, as_soft_label
 from monai_kd.networks.teacher import plain

@@ -36,7 +36,7 @@ def refused(handler: Any, error: type[Exception], match: str, student: Any = Non
         make_trainer(student, [handler], **kwargs).run()
     after = [p for network in (student, handler.discriminator) for p in network.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert (handler.knowledge, handler._capture) == (None, None)
+    assert (handler.knowledge, handler.pair.capture) == (None, None)
 
 
 class TestArguments:

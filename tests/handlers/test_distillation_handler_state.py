@@ -173,7 +173,7 @@ class TestStudentIsLeftAlone:
         terms[1].adapters.load_state_dict(terms[0].adapters.state_dict())
         handlers = [handler_of(term) for term in terms]
         evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(make_data(4), 2), students[0], decollate=False)
-        note = On(Events.EPOCH_COMPLETED, lambda engine: held.append(dict(handlers[0]._capture._outputs)))
+        note = On(Events.EPOCH_COMPLETED, lambda engine: held.append(dict(handlers[0].pair.capture._outputs)))
         make_trainer(students[0], [handlers[0], ValidationHandler(1, evaluator), note]).run()
         make_trainer(students[1], [handlers[1]]).run()
         assert evaluator.state.iteration == 2

@@ -130,7 +130,7 @@ def test_likely_reason(tmp_path, term, reason):
     gain, _, _ = train(tmp_path, term=term)
     gain.scores = {"teacher": 0.9, "alone": 0.8, "distilled": 0.7}
     assert f"-0.100. Distillation did not help: {reason}" in gain.sentence()[0]
-    gain.distillation.balancer.damping = 0.5
+    gain.distillation.term_weights.balancer.damping = 0.5
     assert "the student stopped learning under the terms" in gain.sentence()[0]
 
 

@@ -182,13 +182,13 @@ class TestStudentThatStopsLearning:
         term = DistillationTerm(self.towards_one_class, GradientShare(100.0), name="bad")
         with pytest.warns(UserWarning, match="predicted class 0 alone"):
             handler, _ = distil(student_net(), [term], epochs=4)
-        assert handler.balancer.damping < 1
+        assert handler.term_weights.balancer.damping < 1
         assert "the student stops learning" in caplog.text
         assert "The share of bad falls to 0.5 of what was asked for" in caplog.text
 
     def test_share_stays_where_the_student_learns(self):
         handler, _ = distil(student_net(), [DistillationTerm(soften, "auto")], epochs=4)
-        assert handler.balancer.damping == 1.0
+        assert handler.term_weights.balancer.damping == 1.0
 
     def test_loss_above_that_of_the_start(self):
         guard = LearningGuard()
@@ -224,7 +224,7 @@ def test_2_and_2_epochs_are_4(tmp_path):
     second = run(4, tmp_path / "parts", load=tmp_path / "parts" / "2.pt")
     assert same(second.student, whole.student)
     assert second.handler.state_dict()["balancer"] == whole.handler.state_dict()["balancer"]
-    assert whole.handler.balancer.scales["soften"] != whole.handler.balancer.first["soften"]
+    assert whole.handler.term_weights.balancer.scales["soften"] != whole.handler.term_weights.balancer.first["soften"]
 
 
 class TestArguments:

@@ -100,7 +100,7 @@ def auto_weights() -> dict[str, Any]:
     student = DistributedDataParallel(student_net())
     terms = [DistillationTerm(soften, "auto"), DistillationTerm(partly, "auto", name="partly")]
     handler, _ = distil(student, terms, data=own_data(), monitor_interval=1)
-    return {"student": weights(student), "balancer": handler.balancer.state_dict()}
+    return {"student": weights(student), "balancer": handler.term_weights.balancer.state_dict()}
 
 
 def weight_0() -> dict[str, Any]:
