@@ -35,7 +35,7 @@ from monai_kd.handlers._teacher_student_pair import (
     raise_again,
 )
 from monai_kd.handlers._term_weights import TermWeights
-from monai_kd.handlers._unlabelled_batches import UnlabelledBatches
+from monai_kd.handlers._unlabelled_batches import MIXED, MixedImages, UnlabelledBatches
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm, Weight
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
@@ -90,7 +90,8 @@ class DistillationHandler:
         drown_ratio: a term whose gradient is this many times the supervised loss's is warned of.
         auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's.
         unlabelled: loader of images without labels, with the transforms of the labelled ones; it may be shorter or
-            longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly.
+            longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly. Where all images
+            have labels, ``"mixed"`` blends the images of each batch: on them the teacher does not repeat the labels.
         pseudo_labels: terms that need a label get the teacher's most probable class on unlabelled images. Without
             this they are refused there.
 
@@ -124,7 +125,7 @@ class DistillationHandler:
         monitor_interval: int = 50,
         drown_ratio: float = 2.0,
         auto_share: float = 1.0,
-        unlabelled: Iterable[Any] | None = None,
+        unlabelled: Iterable[Any] | str | None = None,
         pseudo_labels: bool = False,
     ) -> None:
         check_teacher(teacher)
@@ -135,7 +136,7 @@ class DistillationHandler:
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.term_weights = TermWeights(self.terms, self.auto_share, self.supervised_weight > 0)
         keys = teacher.image_keys | {"image"}
-        self.unlabelled = None if unlabelled is None else UnlabelledBatches(unlabelled, keys)
+        self.unlabelled = _unlabelled(unlabelled, keys)
         self.pseudo_labels = pseudo_labels
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
@@ -188,9 +189,7 @@ class DistillationHandler:
         summary = self.pair.summary(self.weights)
         if self.unlabelled is None:
             return summary
-        loader: Any = self.unlabelled.loader
-        number = len(getattr(loader, "dataset", loader))
-        return f"{summary}, also on {number} images without labels"
+        return f"{summary}, also on {self.unlabelled.describe()}"
 
     # as training starts
 
@@ -392,3 +391,9 @@ class DistillationHandler:
         """Load what :py:meth:`state_dict` gave."""
         self.adapters.load_state_dict(state_dict["adapters"])
         self.term_weights.load_state_dict(state_dict)
+
+
+def _unlabelled(source: Iterable[Any] | str | None, keys: set[str]) -> UnlabelledBatches | None:
+    if source is None:
+        return None
+    return MixedImages(keys) if source == MIXED else UnlabelledBatches(source, keys)
