@@ -44,6 +44,9 @@ from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
 
 
+AUTO_SHARES = (1.0, 3.0)  # without and with unlabelled images, by docs/results/gains.md
+
+
 class LossWithLabels:
     """A trainer's loss that is 0 where the batch has no label."""
 
@@ -88,7 +91,8 @@ class DistillationHandler:
         monitor_interval: iterations from one measurement of the terms' gradients to the next, 0 for none; see
             :py:class:`~monai_kd.handlers.distillation_monitor.DistillationMonitor`.
         drown_ratio: a term whose gradient is this many times the supervised loss's is warned of.
-        auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's.
+        auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's. By
+            default 1, and 3 with ``unlabelled``: there the terms are all that the student has of these images.
         unlabelled: loader of images without labels, with the transforms of the labelled ones; it may be shorter or
             longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly. Where all images
             have labels, ``"mixed"`` blends the images of each batch: on them the teacher does not repeat the labels.
@@ -124,7 +128,7 @@ class DistillationHandler:
         student: nn.Module | None = None,
         monitor_interval: int = 50,
         drown_ratio: float = 2.0,
-        auto_share: float = 1.0,
+        auto_share: float | None = None,
         unlabelled: Iterable[Any] | str | None = None,
         pseudo_labels: bool = False,
     ) -> None:
@@ -132,7 +136,8 @@ class DistillationHandler:
         self.terms = by_name(terms, teacher)
         reads_logits = any(not term.student_layers for term in self.terms.values())
         self.pair = TeacherStudentPair(teacher, student, self.names, self.layers, reads_logits)
-        self.auto_share = as_number("`auto_share`", auto_share)
+        share = AUTO_SHARES[unlabelled is not None] if auto_share is None else auto_share
+        self.auto_share = as_number("`auto_share`", share)
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.term_weights = TermWeights(self.terms, self.auto_share, self.supervised_weight > 0)
         keys = teacher.image_keys | {"image"}

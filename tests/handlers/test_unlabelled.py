@@ -109,12 +109,13 @@ def test_the_same_images_without_labels_double_nothing():
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
 
 
-def test_share_of_the_gradient_counts_all_images():
+@pytest.mark.parametrize(("options", "share"), [({}, 3.0), ({"auto_share": 0.7}, 0.7)])
+def test_share_of_the_gradient_counts_all_images(options, share):
     log = []
     note = On(Events.ITERATION_COMPLETED, lambda engine: log.append(loss_terms(engine.state.output)))
-    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=unlabelled_loader())
+    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=unlabelled_loader(), **options)
     make_trainer(student_net(), [handler, note]).run()
-    assert log[0]["gradient_ratio_soften"] == pytest.approx(1.0, rel=1e-4)
+    assert log[0]["gradient_ratio_soften"] == pytest.approx(share, rel=1e-4)
 
 
 def test_layers():
