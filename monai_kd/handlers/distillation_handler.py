@@ -43,7 +43,6 @@ from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
 
-
 AUTO_SHARES = (1.0, 3.0)  # without and with unlabelled images, by docs/results/gains.md
 
 
