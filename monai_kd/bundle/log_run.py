@@ -30,7 +30,7 @@ from monai_kd.bundle.prepare_console import tell_how_to_resume
 from monai_kd.bundle.run_settings import Distilling, cases, content, run_settings, size, teaching, trained
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
-from monai_kd.networks import FeatureCapture, Teacher
+from monai_kd.networks import FeatureCapture
 from monai_kd.networks.feature_capture import unwrap
 
 logger = logging.getLogger("monai_kd")
@@ -111,5 +111,6 @@ def _check_layers(handler: Distilling, student: nn.Module) -> None:
         FeatureCapture(handler.student or student, own).remove()
     for member, layers in taught.items():
         teacher: Any = handler.teacher.members.get(member or "", handler.teacher)
-        if layers and isinstance(teacher, Teacher):
-            FeatureCapture(teacher.network, layers).remove()
+        network = getattr(teacher, "network", None)
+        if layers and network is not None:
+            FeatureCapture(network, layers).remove()

@@ -23,6 +23,7 @@ from ignite.distributed import get_world_size
 from monai.engines import AdversarialTrainer
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher, CorrectionChain
 from monai_kd.corrections.correction_chain import describe_chain
 from monai_kd.handlers import (
     AdversarialDistillationHandler,
@@ -88,7 +89,7 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
         "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
         "layers": "; ".join(filter(None, map(_layers, distillation))) or None,
-        "corrections": "; ".join(describe_chain(each.chain) for each in handlers if _is_correction(each)) or None,
+        "corrections": "; ".join(describe_chain(chain) for chain in _chains(handlers)) or None,
         "queues of false pixels": "; ".join(
             f"{each.length} pixels, {each.draw} of a batch" for each in handlers if isinstance(each, FalsePixelHandler)
         )
@@ -123,16 +124,19 @@ def _discriminators(trainer: Any, handlers: Iterable[Any]) -> Iterable[tuple[nn.
             yield handler.discriminator, handler.optimizer
 
 
-def _is_correction(handler: Any) -> bool:
-    return isinstance(handler, SoftLabelCorrectionHandler)
+def _chains(handlers: Sequence[Any]) -> list[CorrectionChain]:
+    """The corrections of soft labels."""
+    teachers = [each.teacher for each in teaching(handlers)]
+    of_teachers = [teacher.chain for teacher in teachers if isinstance(teacher, CorrectedTeacher)]
+    return of_teachers + [each.chain for each in handlers if isinstance(each, SoftLabelCorrectionHandler)]
 
 
 def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
     """Teachers and assistants, each member of a team."""
     heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (Distilling, FalsePixelHandler))]
-    for handler in handlers:
-        if _is_correction(handler):
-            heard += handler.chain.assistants.values()
+    heard = [each.teacher if isinstance(each, CorrectedTeacher) else each for each in heard]
+    for chain in _chains(handlers):
+        heard += chain.assistants.values()
     for each in heard:
         yield from each.members.values() or [each]
 

@@ -25,6 +25,7 @@ from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
 from monai.handlers import CheckpointLoader
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher
 from monai_kd.handlers._ranks import several_ranks
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Teacher, TeacherTeam
@@ -42,7 +43,20 @@ def check_teacher(teacher: Any) -> None:
         )
 
 
-def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -> dict[str, DistillationTerm]:
+def check_corrected(teacher: Any, terms: Mapping[str, DistillationTerm]) -> None:
+    """Refuse terms of which none compares logits with the repaired ones."""
+    if not isinstance(teacher, CorrectedTeacher):
+        return
+    if all(term.teacher_layers or term.teacher is not None for term in terms.values()):
+        raise ValueError(
+            "`terms` must hold one that compares logits with those of the whole teacher, but got "
+            f"{list(terms)}, on which a correction has no effect."
+        )
+
+
+def by_name(
+    terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam | CorrectedTeacher
+) -> dict[str, DistillationTerm]:
     """The terms by their names, two of one name numbered; refuses names that the log uses and unknown members."""
     terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
     named: dict[str, DistillationTerm] = {}
@@ -141,7 +155,9 @@ def check_ranks(names: Iterable[str], timeout: timedelta, handler: str = "Distil
             ) from error
 
 
-def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def check_weights(
+    teacher: Teacher | TeacherTeam | CorrectedTeacher, student: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     """Refuse a student whose weights or buffers are the teacher's, and an optimizer that holds the teacher's."""
     frozen = teacher.named_tensors()
     common = shared_memory(frozen, named_tensors(student))

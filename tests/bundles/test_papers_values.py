@@ -542,7 +542,7 @@ def window(training: AsTrained) -> tuple[float, float]:
 
 
 def parts(training: AsTrained) -> list[str]:
-    return list(training.handler("SoftLabelCorrectionHandler").chain.corrections)
+    return list(training.get("corrected_teacher").chain.corrections)
 
 
 def class_of(network: Any) -> str:
