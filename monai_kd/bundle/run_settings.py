@@ -178,7 +178,7 @@ def _options(loss: Any, prefix: str = "") -> dict[str, str | int | float]:
             found[name] = value
         elif isinstance(value, nn.Module):
             found |= _options(value, f"{name} ")
-    for key, part in getattr(loss, "_modules", {}).items():
+    for key, part in loss.named_children() if isinstance(loss, nn.Module) else ():
         found |= _options(part, f"{prefix}{key} ")
     return found
 

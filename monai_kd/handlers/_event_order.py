@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The order of the handlers of an event, the one place that reads ignite's list of them."""
+"""The order of the handlers of an event, as ignite lists them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from typing import Any
 
 from ignite.engine import Events
 
+from monai_kd._private_attributes import handlers_of
+
 
 def owners(engine: Any, event: Any) -> list[Any]:
     """What the handlers of an event belong to, in the order of their calls; None of a function."""
-    return [getattr(handler[0], "__self__", None) for handler in engine._event_handlers[event]]
+    return [getattr(handler[0], "__self__", None) for handler in handlers_of(engine, event)]
 
 
 def call_first(engine: Any, event: Events, handler: Any) -> None:
@@ -34,7 +36,7 @@ def call_last(engine: Any, event: Events, handler: Any) -> None:
 
 
 def _move(engine: Any, event: Events, handler: Any, put: Any) -> None:
-    entries = engine._event_handlers[event]
+    entries = handlers_of(engine, event)
     entry = next(entry for entry in entries if entry[0] == handler)
     entries.remove(entry)
     put(entries, entry)

@@ -101,13 +101,24 @@ class TeacherStudentPair:
         """Refuse an engine that is no MONAI trainer."""
         self.refusal = check_engine(engine)
 
-    def start(self, engine: Any, handler: Any) -> nn.Module:
-        """Check what can be checked before the first step; returns the student."""
+    def start(self, engine: Any, handler: Any, before_forward: Any, abort: Any) -> nn.Module:
+        """
+        Check what can be checked before the first step.
+
+        Args:
+            engine: the trainer.
+            handler: that holds this pair.
+            before_forward: its function that arms the captures.
+            abort: its function that ends a training with an error.
+
+        Returns:
+            the student.
+        """
         self._added_at = -1
         self._student_check = OutputCheck()
-        call_first(engine, Events.EXCEPTION_RAISED, handler._abort)
+        call_first(engine, Events.EXCEPTION_RAISED, abort)
         # others may copy the student before its hooks are there
-        call_last(engine, Events.ITERATION_STARTED, handler._before_forward)
+        call_last(engine, Events.ITERATION_STARTED, before_forward)
         self._peers = [peer.pair for peer in pair_handlers(engine) if peer is not handler]
         check_names(self.names, [peer.names for peer in self._peers])
         check_ranks(self.names, handler.rank_timeout, type(handler).__name__)

@@ -233,7 +233,7 @@ class AdversarialDistillationHandler:
 
     def _start(self, engine: Any) -> None:
         self._finish(engine)
-        student = self.pair.start(engine, self)
+        student = self.pair.start(engine, self, self._before_forward, self._abort)
         trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         check_apart(self.discriminator, named_tensors(student), "the student's")
         check_apart(self.discriminator, self.teacher.named_tensors(), "the teacher's")

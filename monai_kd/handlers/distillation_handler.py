@@ -228,7 +228,7 @@ class DistillationHandler:
         handlers = [each for each in pair_handlers(engine) if isinstance(each, DistillationHandler)]
         check_supervised_weights([each.supervised_weight for each in handlers])
         self._finish(engine)
-        student = self.pair.start(engine, self)
+        student = self.pair.start(engine, self, self._before_forward, self._abort)
         self._check_first(engine)
         self.monitor.start()
         if engine.state.iteration == 0:
