@@ -27,7 +27,8 @@ from torch import nn
 from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.prepare_console import tell_how_to_resume
-from monai_kd.bundle.run_settings import Distilling, cases, content, run_settings, size, teaching, trained
+from monai_kd.bundle.run_settings import Distilling, content, run_settings, size, teaching, trained
+from monai_kd.data.case_name import case_names
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
 from monai_kd.networks import FeatureCapture
@@ -86,7 +87,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     )
     logger.info(f"on {content(loader.dataset)}, validated on {content(evaluator.data_loader.dataset)}")
     logger.info("; ".join(handler.summary() for handler in distillation) or "without distillation")
-    both = sorted(cases(loader.dataset) & cases(evaluator.data_loader.dataset))
+    both = sorted(case_names(loader.dataset) & case_names(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from monai_kd.corrections import CorrectedTeacher, CorrectionChain
 from monai_kd.corrections.correction_chain import describe_chain
+from monai_kd.data.case_name import case_names
 from monai_kd.handlers import (
     AdversarialDistillationHandler,
     DistillationHandler,
@@ -71,7 +72,7 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "network": type(network).__name__,
         "parameters": size(network),
         "training data": f"{content(loader.dataset)}, checksum of their names "
-        f"{_checksum('|'.join(sorted(cases(loader.dataset))))}",
+        f"{_checksum('|'.join(sorted(case_names(loader.dataset))))}",
         "transforms": f"checksum {_checksum(repr(_describe(getattr(loader.dataset, 'transform', None))))}",
         "batch size": loader.batch_size,
         "gradient accumulation": _above_one(getattr(trainer, "accumulation_steps", 1)),
@@ -220,14 +221,9 @@ def _items(dataset: Any) -> list[Any]:
     return list(getattr(dataset, "data", None) or [])
 
 
-def cases(dataset: Any) -> set[str]:
-    """The names of a dataset's cases."""
-    return {str(item["case"]) for item in _items(dataset) if isinstance(item, dict) and "case" in item}
-
-
 def content(dataset: Any) -> str:
     """How many of what a dataset holds."""
-    number = len(cases(dataset))
+    number = len(case_names(dataset))
     count = f"{number} case{'s' if number > 1 else ''}"
     if number == 0:
         return f"{len(dataset)} items"

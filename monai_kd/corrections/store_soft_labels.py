@@ -20,15 +20,21 @@ from typing import Any
 
 import torch
 from monai.config import PathLike
-from monai.utils import optional_import
 
 from monai_kd.corrections.corrected_teacher import CorrectedTeacher, corrected_by, item_steps
 from monai_kd.corrections.correction_chain import Correction, describe_chain
 from monai_kd.data.progress_bar import progress_bar
-from monai_kd.data.write_aside import remove_left, write_aside
+from monai_kd.data.write_aside import remove_left
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.soft_label import as_logits
-from monai_kd.transforms.load_soft_label import sample_key, stored_origin
+from monai_kd.transforms.soft_label_file import (
+    CLASSES,
+    CORRECTIONS,
+    WEIGHTS_KEY,
+    soft_label_path,
+    stored_origin,
+    write_soft_label,
+)
 
 logger = logging.getLogger(__name__)
 MARGIN = 2.0**-20
@@ -87,27 +93,25 @@ def store_soft_labels(
         >>> [store_soft_labels(data, teacher, folder, "1") for _ in range(2)]
         [1, 0]
     """
-    save_file = optional_import("safetensors.torch", name="save_file")[0]
     root = Path(folder).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     remove_left(root)
     teacher = corrected_by(teacher, corrections)
     teacher.to(device)
     described = describe_chain(teacher.chain) if isinstance(teacher, CorrectedTeacher) else ""
-    origin = {"weights_key": weights_key, "corrections": described}
+    origin = {WEIGHTS_KEY: weights_key, CORRECTIONS: described}
     computed = 0
     for index in progress_bar(range(len(dataset)), "soft labels", len(dataset), progress):
         item = dataset[index]
-        path = root / f"{sample_key(item[image_key], item[label_key])}.safetensors"
-        found = stored_origin(path) if path.is_file() else {}
+        path = soft_label_path(root, item[image_key], item[label_key])
+        found = stored_origin(path)
         if found == origin:
             continue
         *_, soft_label = item_steps(item, teacher, device, image_key, label_key).values()
-        origin["classes"] = str(soft_label.shape[1])
+        origin[CLASSES] = str(soft_label.shape[1])
         if found == origin:
             continue
-        with write_aside(path) as aside:
-            save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(aside), origin)
+        write_soft_label(path, stored_logits(soft_label)[0], origin)
         computed += 1
     logger.info(f"{computed} soft labels stored in {root}, {len(dataset) - computed} were there already")
     return computed

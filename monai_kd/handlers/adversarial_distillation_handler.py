@@ -41,11 +41,11 @@ from monai_kd.handlers._teacher_student_pair import (
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Weight, as_weight, asked_for, sets_itself, single
 from monai_kd.losses._activation import OverlapCheck
+from monai_kd.losses._channels import probabilities
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.shared_memory import named_tensors, numbered
-from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
 AUTO_SHARE = 0.1  # the discriminator decides on noise at first

@@ -23,6 +23,7 @@ from monai.utils import convert_to_numpy, convert_to_tensor
 
 from monai_kd.corrections import CorrectedTeacher, false_pixels
 from monai_kd.corrections.corrected_teacher import corrected_by, item_steps
+from monai_kd.losses._channels import foreground
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.teacher import plain
 from monai_kd.report._picture import picture
@@ -179,8 +180,7 @@ def _draw_case(row: np.ndarray, case: CorrectionCase, axcodes: str | None) -> No
     row[1].imshow(mask, **grey)
     row[0].set_ylabel(case.name if index is None else f"{case.name}, slice {index}", fontsize=8)
     for axes, (name, soft_label) in zip(row[2:], soft_labels.items(), strict=True):
-        foreground = soft_label if soft_label.shape[1] == 1 else 1 - soft_label[:, :1]
-        axes.imshow(_as_seen(foreground[0], index, axcodes)[..., 0], **grey)
+        axes.imshow(_as_seen(foreground(soft_label)[0], index, axcodes)[..., 0], **grey)
         _outline(axes, mask, LABEL_COLOUR)
         wrong = _as_seen(false[name][None], index, axcodes)[..., 0]
         axes.imshow(_coloured(wrong, mask), interpolation="nearest")
