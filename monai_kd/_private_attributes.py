@@ -32,12 +32,14 @@ __all__ = [
     "compiled_inside",
     "handlers_of",
     "is_compiled_module",
+    "last_checkpoint",
     "metadata_of",
     "numpy_scalar",
     "process_function",
     "rank_store",
     "trainers_iteration",
     "tree_leaves",
+    "unfiltered",
     "version_of",
 ]
 
@@ -47,6 +49,11 @@ __all__ = [
 def handlers_of(engine: Any, event: Any) -> list[tuple]:
     """The list of an event's handlers, (function, args, kwargs) each, in the order of their calls."""
     return engine._event_handlers[event]
+
+
+def unfiltered(handler: Any) -> Any:
+    """The handler inside one that ignite wrapped for an event with a filter, as ``EPOCH_STARTED(once=1)``."""
+    return handler._parent() if hasattr(handler, "_parent") else handler
 
 
 def process_function(engine: Any) -> Any:
@@ -65,6 +72,11 @@ def trainers_iteration(engine: Any) -> Any:
 def best_checkpoint(saver: Any) -> Any:
     """Ignite's checkpoint of the key metric in a ``CheckpointSaver``."""
     return saver._key_metric_checkpoint
+
+
+def last_checkpoint(saver: Any) -> Any:
+    """Ignite's checkpoint of the end in a ``CheckpointSaver``; None where it writes none."""
+    return saver._final_checkpoint
 
 
 def checkpoints_of(saver: Any) -> list[Any]:

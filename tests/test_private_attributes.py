@@ -55,6 +55,18 @@ def test_ignites_handlers_are_in_their_order():
     assert all(callable(handler[0]) for handler in handlers)
 
 
+def test_handler_is_found_behind_a_filter():
+    def handler(engine: Engine) -> None:
+        pass
+
+    engine = Engine(lambda engine, batch: None)
+    engine.add_event_handler(Events.EPOCH_STARTED(once=1), handler)
+    engine.add_event_handler(Events.EPOCH_STARTED, handler)
+    found = [entry[0] for entry in private.handlers_of(engine, Events.EPOCH_STARTED)]
+    assert [private.unfiltered(each) for each in found] == [handler, handler]
+    assert found[0] is not handler
+
+
 def test_step_of_a_trainer_is_told_from_another():
     trainer = make_trainer()
     assert private.process_function(trainer) == private.trainers_iteration(trainer) is not None
@@ -66,6 +78,7 @@ def test_checkpoints_of_a_saver(tmp_path):
     saver = CheckpointSaver(str(tmp_path), save_dict, save_final=True, save_key_metric=True, save_interval=1)
     checkpoints = private.checkpoints_of(saver)
     assert [type(checkpoint) for checkpoint in checkpoints] == [Checkpoint] * 3
+    assert private.last_checkpoint(saver) is checkpoints[0]
     assert private.best_checkpoint(saver) is checkpoints[1]
     assert callable(private.best_checkpoint(saver).score_function)
     assert all(callable(checkpoint.save_handler) for checkpoint in checkpoints)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -178,6 +179,12 @@ class CorrectedTeacher:
     def image_keys(self) -> set[str]:
         """The entries of the batch that teacher and assistants need."""
         return self.teacher.image_keys | self.chain.image_keys
+
+    @property
+    def weights_files(self) -> list[Path]:
+        """The files that the weights of teacher and assistants come from."""
+        assistants = self.chain.assistants.values()
+        return [file for each in (self.teacher, *assistants) for file in each.weights_files]
 
     def capture(self, layers: Sequence[str], member: str | None = None) -> FeatureCapture:
         """Record these layers of the teacher at each call from now on."""

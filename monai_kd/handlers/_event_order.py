@@ -17,12 +17,16 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_kd._private_attributes import handlers_of
+from monai_kd._private_attributes import handlers_of, unfiltered
 
 
 def owners(engine: Any, event: Any) -> list[Any]:
-    """What the handlers of an event belong to, in the order of their calls; None of a function."""
-    return [getattr(handler[0], "__self__", None) for handler in handlers_of(engine, event)]
+    """
+    What the handlers of an event belong to, in the order of their calls: the object of a bound method, an object that
+    can be called itself, or a function.
+    """
+    handlers = [unfiltered(entry[0]) for entry in handlers_of(engine, event)]
+    return [getattr(handler, "__self__", handler) for handler in handlers]
 
 
 def call_first(engine: Any, event: Events, handler: Any) -> None:

@@ -20,9 +20,11 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.handlers import CheckpointSaver
 from torch import nn
 
 from monai_kd.corrections import CorrectedTeacher
+from monai_kd.handlers._check_targets import add_savers, check_targets, remove_savers
 from monai_kd.handlers._event_order import call_first, call_last, owners
 from monai_kd.handlers._image_guard import ImageGuard
 from monai_kd.handlers._start_checks import (
@@ -92,6 +94,7 @@ class TeacherStudentPair:
         self._image_guard: ImageGuard | None = None
         self._student_check = OutputCheck()
         self._added_at = -1
+        self._removed: list[CheckpointSaver] = []  # which must not write when no step was made
         self._peers: list[TeacherStudentPair] = []
         self._trainers_loss: torch.Tensor | None = None
 
@@ -114,6 +117,8 @@ class TeacherStudentPair:
         Returns:
             the student.
         """
+        add_savers(engine, self._removed)
+        self._removed = []
         self._added_at = -1
         self._student_check = OutputCheck()
         call_first(engine, Events.EXCEPTION_RAISED, abort)
@@ -125,6 +130,7 @@ class TeacherStudentPair:
         student: nn.Module = engine.network if self.student is None else self.student
         self.teacher.to(engine.state.device)
         check_weights(self.teacher, student, engine.optimizer)
+        check_targets(engine, self.teacher.weights_files)
         return student
 
     def capture_layers(self, engine: Any, student: nn.Module) -> None:
@@ -226,6 +232,11 @@ class TeacherStudentPair:
         self.capture, self._teacher_captures, self._image_guard = None, [], None
         self._trainers_loss = None
 
+    def keep_files(self, engine: Any) -> None:
+        """As training ends with an error: a saver must not write over an earlier file when no step was made."""
+        if self._added_at < 0:
+            self._removed += remove_savers(engine)
+
     def summary(self, weights: Mapping[str, Weight]) -> str:
         """From which networks the student learns, by which terms."""
         members = self.teacher.members.values() or [self.teacher]
@@ -245,6 +256,7 @@ def raise_again(engine: Any, handler: Any, error: BaseException) -> None:
     Raise an error of the training that only handlers of pairs have seen: ignite takes an exception
     that has a handler for handled. Other handlers decide themselves.
     """
+    handler.pair.keep_files(engine)
     attached = owners(engine, Events.EXCEPTION_RAISED)
     if attached[-1] is handler and attached == pair_handlers(engine, Events.EXCEPTION_RAISED):
         raise error

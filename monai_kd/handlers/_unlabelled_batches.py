@@ -17,9 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from ignite.distributed import get_rank
 
 from monai_kd.losses._channels import classes_of
 from monai_kd.networks.teacher import plain
+
+MIXED = "mixed"
+RANKS = 10_000  # more than any training has
 
 
 class UnlabelledBatches:
@@ -36,6 +40,8 @@ class UnlabelledBatches:
     """
 
     def __init__(self, loader: Iterable[Any], keys: Iterable[str]) -> None:
+        if isinstance(loader, str):
+            raise ValueError(f"`unlabelled` must be a loader or {MIXED!r}, but got {loader!r}.")
         if not hasattr(loader, "__iter__") or isinstance(loader, Iterator):
             raise TypeError(
                 "`unlabelled` must be a loader that can be started in each epoch, but got "
@@ -57,11 +63,20 @@ class UnlabelledBatches:
         if not isinstance(batch, Mapping) or any(key not in batch for key in self.keys):
             keys = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise ValueError(f"The batch must be a mapping with {self.keys} for `unlabelled` images, but got {keys}.")
-        extra = self._next()
+        extra = self._extra(engine)
         self._batch = batch
         self._labelled = len(batch["image"] if "image" in batch else batch[self.keys[0]])
         joined = {key: self._joined(key, batch[key], extra[key]) for key in self.keys}
         engine.state.batch = {**batch, **joined}
+
+    def describe(self) -> str:
+        """What the images are, in a few words."""
+        number = len(getattr(self.loader, "dataset", self.loader))  # type: ignore[arg-type]
+        return f"{number} images without labels"
+
+    def _extra(self, engine: Any) -> Mapping[str, torch.Tensor]:
+        """The second batch."""
+        return self._next()
 
     def _next(self) -> Mapping[str, torch.Tensor]:
         if self._iterator is None:
@@ -118,3 +133,44 @@ class UnlabelledBatches:
             channels = [(classes == k).to(label.dtype) for k in range(label.shape[1])]
             return torch.cat([label, torch.cat(channels, dim=1)])
         return torch.cat([label, classes.to(label.dtype)])
+
+
+class MixedImages(UnlabelledBatches):
+    r"""
+    Makes the second batch out of the first: each image is blended with another of its batch (mixup, Zhang et al.,
+    "mixup: Beyond Empirical Risk Minimization", ICLR 2018, Eq. 1),
+
+    .. math:: x = \lambda x_i + (1 - \lambda) x_j, \qquad \lambda \sim U(0.2, 0.8).
+
+    The blends are drawn from the number of the iteration and of the rank: they are the same when a training is
+    resumed, and no other random state moves.
+
+    Args:
+        keys: what the networks see of the batch.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        super().__init__([], keys)
+
+    def describe(self) -> str:
+        """What the images are, in a few words."""
+        return "blends of its images"
+
+    def _extra(self, engine: Any) -> Mapping[str, torch.Tensor]:
+        batch = engine.state.batch
+        number = len(batch[self.keys[0]])
+        if number < 2:
+            raise ValueError(
+                f"`unlabelled={MIXED!r}` must have batches of 2 images or more to blend, but got {number}; take a "
+                "larger batch or a loader of images without labels."
+            )
+        random = torch.Generator().manual_seed(engine.state.iteration * RANKS + get_rank())
+        shift = int(torch.randint(1, number, (1,), generator=random))
+        share = 0.2 + 0.6 * torch.rand(number, generator=random)
+        return {key: _blend(plain(batch[key]), shift, share) for key in self.keys}
+
+
+def _blend(images: torch.Tensor, shift: int, share: torch.Tensor) -> torch.Tensor:
+    """Blend each image with the one that lies ``shift`` places before it."""
+    share = share.to(images.device, images.dtype).view(-1, *[1] * (images.ndim - 1))
+    return share * images + (1 - share) * images.roll(shift, dims=0)

@@ -43,13 +43,15 @@ from monai_kd.handlers._teacher_student_pair import (
     raise_again,
 )
 from monai_kd.handlers._term_weights import TermWeights
-from monai_kd.handlers._unlabelled_batches import UnlabelledBatches
+from monai_kd.handlers._unlabelled_batches import MIXED, MixedImages, UnlabelledBatches
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm, Weight
 from monai_kd.networks import Knowledge
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
+
+AUTO_SHARES = (1.0, 3.0)  # without and with unlabelled images, by docs/results/gains.md
 
 
 class LossWithLabels:
@@ -97,9 +99,11 @@ class DistillationHandler:
         monitor_interval: iterations from one measurement of the terms' gradients to the next, 0 for none; see
             :py:class:`~monai_kd.handlers.distillation_monitor.DistillationMonitor`.
         drown_ratio: a term whose gradient is this many times the supervised loss's is warned of.
-        auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's.
+        auto_share: the gradient of all terms with ``weight="auto"`` together, relative to the supervised loss's. By
+            default 1, and 3 with ``unlabelled``: there the terms are all that the student has of these images.
         unlabelled: loader of images without labels, with the transforms of the labelled ones; it may be shorter or
-            longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly.
+            longer than an epoch. Seed its data set in the ``EpochSeedHandler`` to resume exactly. Where all images
+            have labels, ``"mixed"`` blends the images of each batch: on them the teacher does not repeat the labels.
         pseudo_labels: terms that need a label get the teacher's most probable class on unlabelled images. Without
             this they are refused there.
 
@@ -135,8 +139,8 @@ class DistillationHandler:
         student: nn.Module | None = None,
         monitor_interval: int = 50,
         drown_ratio: float = 2.0,
-        auto_share: float = 1.0,
-        unlabelled: Iterable[Any] | None = None,
+        auto_share: float | None = None,
+        unlabelled: Iterable[Any] | str | None = None,
         pseudo_labels: bool = False,
     ) -> None:
         if not isinstance(teacher, CorrectedTeacher):
@@ -145,11 +149,12 @@ class DistillationHandler:
         check_corrected(teacher, self.terms)
         reads_logits = any(not term.student_layers for term in self.terms.values())
         self.pair = TeacherStudentPair(teacher, student, self.names, self.layers, reads_logits)
-        self.auto_share = as_number("`auto_share`", auto_share)
+        share = AUTO_SHARES[unlabelled is not None] if auto_share is None else auto_share
+        self.auto_share = as_number("`auto_share`", share)
         self.supervised_weight = as_number("`supervised_weight`", supervised_weight)
         self.term_weights = TermWeights(self.terms, self.auto_share, self.supervised_weight > 0)
         keys = teacher.image_keys | {"image"}
-        self.unlabelled = None if unlabelled is None else UnlabelledBatches(unlabelled, keys)
+        self.unlabelled = _unlabelled(unlabelled, keys)
         self.pseudo_labels = pseudo_labels
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
@@ -198,9 +203,7 @@ class DistillationHandler:
         summary = self.pair.summary(self.weights)
         if self.unlabelled is None:
             return summary
-        loader: Any = self.unlabelled.loader
-        number = len(getattr(loader, "dataset", loader))
-        return f"{summary}, also on {number} images without labels"
+        return f"{summary}, also on {self.unlabelled.describe()}"
 
     # as training starts
 
@@ -415,3 +418,9 @@ class DistillationHandler:
         """Load what :py:meth:`state_dict` gave."""
         self.adapters.load_state_dict(state_dict["adapters"])
         self.term_weights.load_state_dict(state_dict)
+
+
+def _unlabelled(source: Iterable[Any] | str | None, keys: set[str]) -> UnlabelledBatches | None:
+    if source is None:
+        return None
+    return MixedImages(keys) if source == MIXED else UnlabelledBatches(source, keys)

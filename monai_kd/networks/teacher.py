@@ -107,6 +107,8 @@ class Teacher:
         self.network = self._build(network)
         if checkpoint is None and isinstance(network, (str, PathLike)) and Path(network).is_dir():
             checkpoint = Path(network) / "models" / "model.pt"
+        source = network if checkpoint is None else checkpoint
+        self.weights_files = [Path(source)] if isinstance(source, (str, PathLike)) else []
         if checkpoint is not None:
             load_weights(unwrap(self.network), checkpoint, key=checkpoint_key)
         elif not isinstance(network, (nn.Module, str, PathLike)):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -100,6 +101,11 @@ class TeacherTeam:
         logs = [each.float().log_softmax(dim=1) for each in logits]
         weights = logs[0].new_tensor(self.weights).log()
         return torch.logsumexp(torch.stack([log + weight for log, weight in zip(logs, weights)]), dim=0)
+
+    @property
+    def weights_files(self) -> list[Path]:
+        """The files that the weights of the members were read from."""
+        return [file for teacher in self.members.values() for file in teacher.weights_files]
 
     @property
     def image_keys(self) -> set[str]:

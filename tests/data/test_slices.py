@@ -238,6 +238,20 @@ def test_geometry_of_the_image_holds_where_asked(cases, tmp_path):
     assert (found["num_slices"], found["labels"]) == (expected["num_slices"], expected["labels"])
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_label_that_is_stored_mirrored_is_refused(cases, tmp_path, axis):
+    """Its voxels lie where they belong, but another program may have mirrored them without the affine."""
+    case = copy(cases, tmp_path)
+    label = load(case["label"])
+    affine = label.affine.copy()
+    affine[:3, 3] += affine[:3, axis] * (label.shape[axis] - 1)
+    affine[:3, axis] *= -1
+    mirrored = np.flip(np.asarray(label.dataobj), axis)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(mirrored), affine), case["label"])
+    with pytest.raises(ValueError, match=f"{case['case']}: the label must have the image's affine"):
+        scan_cases([case], progress=False)
+
+
 @pytest.mark.parametrize(("cache", "kind"), [("memory", CacheDataset), ("disk", PersistentDataset), ("none", Dataset)])
 def test_slices_equal_the_volumes_of_an_evaluation(cases, tmp_path, cache, kind):
     """What 2D training sees is what whole-volume evaluation cuts its slices from."""

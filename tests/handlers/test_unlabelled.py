@@ -109,12 +109,13 @@ def test_the_same_images_without_labels_double_nothing():
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
 
 
-def test_share_of_the_gradient_counts_all_images():
+@pytest.mark.parametrize(("options", "share"), [({}, 3.0), ({"auto_share": 0.7}, 0.7)])
+def test_share_of_the_gradient_counts_all_images(options, share):
     log = []
     note = On(Events.ITERATION_COMPLETED, lambda engine: log.append(loss_terms(engine.state.output)))
-    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=unlabelled_loader())
+    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=unlabelled_loader(), **options)
     make_trainer(student_net(), [handler, note]).run()
-    assert log[0]["gradient_ratio_soften"] == pytest.approx(1.0, rel=1e-4)
+    assert log[0]["gradient_ratio_soften"] == pytest.approx(share, rel=1e-4)
 
 
 def test_layers():
@@ -197,12 +198,89 @@ class TestPseudoLabels:
         assert one.flatten().tolist() == [1.0, 1.0]
 
 
-def resumable(epochs, folder, load=None):
+class TestMixedImages:
+    """The second batch is made of the first."""
+
+    def seen(self):
+        """What the teacher saw in an epoch, and the trainer's batches."""
+        teacher, images = teacher_net(), []
+        teacher.register_forward_pre_hook(lambda _, given: images.append(given[0].clone()))
+        handler = DistillationHandler(Teacher(teacher), [DistillationTerm(soften, 0.5)], unlabelled="mixed")
+        make_trainer(student_net(), [handler], epochs=1).run()
+        return images, make_batches()
+
+    def test_are_blends_of_two_images_of_the_batch(self):
+        images, batches = self.seen()
+        assert len(images) == len(batches)
+        shares = []
+        for whole, batch in zip(images, batches):
+            own = batch["image"]
+            assert torch.equal(whole[: len(own)], own)
+            for i, blend in enumerate(whole[len(own) :]):
+                pairs = [(j, _share(blend, own[i], own[j])) for j in range(len(own)) if j != i]
+                found = [
+                    share
+                    for j, share in pairs
+                    if torch.allclose(blend, share * own[i] + (1 - share) * own[j], atol=1e-5)
+                ]
+                assert len(found) == 1
+                shares += found
+        assert 0.2 <= min(shares) < max(shares) <= 0.8
+
+    def test_are_the_same_in_another_run_whatever_the_random_state(self):
+        first = self.seen()[0]
+        torch.manual_seed(99)
+        assert all(map(torch.equal, first, self.seen()[0]))
+
+    def test_move_no_random_state(self):
+        states = []
+        for unlabelled in (None, "mixed"):
+            trainer = make_trainer(student_net(), [handler_of(DistillationTerm(soften, 0.5), unlabelled=unlabelled)])
+            torch.manual_seed(99)
+            trainer.run()
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
+
+    def test_labels_count_for_the_own_images_alone(self):
+        log = []
+        note = On(Events.ITERATION_COMPLETED, lambda engine: log.append(loss_terms(engine.state.output)))
+        make_trainer(student_net(), [handler_of(DistillationTerm(soften, 0.5), unlabelled="mixed"), note]).run()
+        student, batch = student_net().train(), make_batches()[0]
+        blends = self.seen()[0][0]
+        pred = student(blends)[: len(batch["image"])]  # batch normalization sees both
+        assert log[0]["loss_supervised"] == pytest.approx(segmentation_loss(pred, batch["label"]).item(), rel=1e-5)
+
+    def test_resume_is_exact(self, tmp_path):
+        whole = resumable(4, tmp_path / "whole", unlabelled="mixed")
+        resumable(2, tmp_path / "parts", unlabelled="mixed")
+        assert same(resumable(4, tmp_path / "parts", load=tmp_path / "parts" / "2.pt", unlabelled="mixed"), whole)
+
+    def test_one_image_is_refused(self):
+        handler = handler_of(DistillationTerm(soften), unlabelled="mixed")
+        with pytest.raises(ValueError, match="must have batches of 2 images or more to blend, but got 1"):
+            make_trainer(student_net(), [handler], data=make_data()[:1]).run()
+
+    def test_another_word_is_refused(self):
+        with pytest.raises(ValueError, match="`unlabelled` must be a loader or 'mixed', but got 'mixup'"):
+            handler_of(DistillationTerm(soften), unlabelled="mixup")
+
+    def test_summary(self):
+        assert (
+            handler_of(DistillationTerm(soften), unlabelled="mixed").summary().endswith("also on blends of its images")
+        )
+
+
+def _share(blend, one, other):
+    """The share of one image in the blend of two, by least squares."""
+    return float(((blend - other) * (one - other)).sum() / (one - other).square().sum())
+
+
+def resumable(epochs, folder, load=None, unlabelled=None):
     torch.manual_seed(epochs)
     student = student_net(dropout=0.3)
     optimizer = adam(student.parameters())
     loader = DataLoader(unlabelled_data(20), batch_size=3, shuffle=True)
-    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=loader)
+    handler = handler_of(DistillationTerm(soften, "auto"), unlabelled=loader if unlabelled is None else unlabelled)
     trainer = make_trainer(student, [], epochs=epochs, optimizer=optimizer)
     saved = {"network": student, "optimizer": optimizer, "trainer": trainer, "distillation": handler}
     reader = [] if load is None else [CheckpointLoader(str(load), saved)]
