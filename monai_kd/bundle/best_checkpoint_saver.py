@@ -23,6 +23,7 @@ from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
+from monai_kd._private_attributes import best_checkpoint, metadata_of
 from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.write_weights import write_weights
 from monai_kd.handlers.gain_handler import validation_cases
@@ -71,7 +72,7 @@ class BestCheckpointSaver(CheckpointSaver):
         self.facts = dict(facts or {})
         self.image_key = image_key
         super().__init__(str(self.path.parent), dict(save_dict), save_key_metric=True, key_metric_greater_or_equal=last)
-        score = self._key_metric_checkpoint.score_function
+        score = best_checkpoint(self).score_function
 
         def finite_score(engine: Engine) -> float:
             check_finite(save_dict)
@@ -83,8 +84,8 @@ class BestCheckpointSaver(CheckpointSaver):
             }
             return 0.0 if last else _or_least(found)
 
-        self._key_metric_checkpoint.score_function = finite_score
-        self._key_metric_checkpoint.save_handler = self._replace  # ignite calls no `remove` of a plain function
+        best_checkpoint(self).score_function = finite_score
+        best_checkpoint(self).save_handler = self._replace  # ignite calls no `remove` of a plain function
 
     def attach(self, engine: Engine) -> None:
         """
@@ -104,7 +105,7 @@ class BestCheckpointSaver(CheckpointSaver):
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
-        return self._key_metric_checkpoint.state_dict()
+        return best_checkpoint(self).state_dict()
 
     def _replace(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         if get_rank() == 0:
@@ -113,7 +114,7 @@ class BestCheckpointSaver(CheckpointSaver):
     def _with_facts(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         """The weights, whose first part with metadata carries the facts."""
         for part in (checkpoint, *checkpoint.values()):
-            if getattr(part, "_metadata", None) is not None:
+            if metadata_of(part) is not None:
                 with_facts(part, self.facts)
                 break
         return checkpoint

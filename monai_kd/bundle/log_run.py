@@ -27,10 +27,11 @@ from torch import nn
 from monai_kd.bundle.check_finite import check_finite
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.prepare_console import tell_how_to_resume
-from monai_kd.bundle.run_settings import Distilling, cases, content, run_settings, size, teaching, trained
+from monai_kd.bundle.run_settings import Distilling, content, run_settings, size, teaching, trained
+from monai_kd.data.case_name import case_names
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
-from monai_kd.networks import FeatureCapture, Teacher
+from monai_kd.networks import FeatureCapture
 from monai_kd.networks.feature_capture import unwrap
 
 logger = logging.getLogger("monai_kd")
@@ -86,7 +87,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
     )
     logger.info(f"on {content(loader.dataset)}, validated on {content(evaluator.data_loader.dataset)}")
     logger.info("; ".join(handler.summary() for handler in distillation) or "without distillation")
-    both = sorted(cases(loader.dataset) & cases(evaluator.data_loader.dataset))
+    both = sorted(case_names(loader.dataset) & case_names(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")
 
@@ -111,5 +112,6 @@ def _check_layers(handler: Distilling, student: nn.Module) -> None:
         FeatureCapture(handler.student or student, own).remove()
     for member, layers in taught.items():
         teacher: Any = handler.teacher.members.get(member or "", handler.teacher)
-        if layers and isinstance(teacher, Teacher):
-            FeatureCapture(teacher.network, layers).remove()
+        network = getattr(teacher, "network", None)
+        if layers and network is not None:
+            FeatureCapture(network, layers).remove()

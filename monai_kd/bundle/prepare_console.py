@@ -24,7 +24,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -42,8 +41,6 @@ WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 # modules that read and write files
 FILES = ("monai_kd.transforms.", "monai_kd.data.", "monai.transforms.io.")
 ENGINES = ("SupervisedTrainer", "SupervisedEvaluator", "AdversarialTrainer")
-checkpoints: list[Path] = []  # of the training of this process
-deferred: list[int] = []  # Ctrl-C that came while an object was deleted
 
 
 def prepare_console() -> None:
@@ -71,8 +68,8 @@ def prepare_console() -> None:
     for engine in ENGINES:
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_of_use)
     get_logger("monai.handlers.StatsHandler").addFilter(_is_of_use)  # MONAI's handler logs each traceback
-    if getattr(sys.excepthook, "__module__", "") != __name__:
-        sys.excepthook = _with_cause_last(sys.excepthook)
+    if not isinstance(sys.excepthook, _CauseLast):
+        sys.excepthook = _CauseLast(sys.excepthook)
     check_run()
 
 
@@ -96,45 +93,57 @@ def tell_how_to_resume(trainer: Engine, checkpoint: str | os.PathLike) -> None:
         trainer: the trainer.
         checkpoint: the file.
     """
-    checkpoints[:] = [Path(checkpoint)]
-    trainer.add_event_handler(Events.ITERATION_STARTED, _stop_if_interrupted)
+    if isinstance(sys.excepthook, _CauseLast):
+        sys.excepthook.checkpoint = Path(checkpoint)
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, partial(_interrupt, os.getpid()))
+        signal.signal(signal.SIGINT, _Interrupt())
+    interrupt = signal.getsignal(signal.SIGINT)
+    if isinstance(interrupt, _Interrupt):
+        trainer.add_event_handler(Events.ITERATION_STARTED, interrupt.stop_if_deferred)
 
 
-def _interrupt(process: int, number: int, frame: FrameType | None) -> None:
-    if os.getpid() != process:
-        return
-    names = [each.f_code.co_name for each, _ in traceback.walk_stack(frame)]
-    if "__del__" in names:
-        deferred.append(number)
-    else:
-        signal.default_int_handler(number, frame)
+class _Interrupt:
+    """Ctrl-C of this process alone, deferred where Python would ignore it."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.deferred = False  # it came while an object was deleted
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            return
+        names = [each.f_code.co_name for each, _ in traceback.walk_stack(frame)]
+        if "__del__" in names:
+            self.deferred = True
+        else:
+            signal.default_int_handler(number, frame)
+
+    def stop_if_deferred(self) -> None:
+        """End the training with the interrupt that was deferred."""
+        if self.deferred:
+            self.deferred = False
+            raise KeyboardInterrupt
 
 
-def _stop_if_interrupted() -> None:
-    if deferred:
-        deferred.clear()
-        raise KeyboardInterrupt
+class _CauseLast:
+    """An ``excepthook``: the one before it, and after it the cause on a line of its own."""
 
+    def __init__(self, hook: Callable) -> None:
+        self.hook = hook
+        self.checkpoint: Path | None = None  # of the training of this process
 
-def _with_cause_last(hook: Callable) -> Callable:
-    """The hook, and after it the cause on a line of its own."""
-
-    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
-            print(f"\nstopped{_how_to_resume(sys.argv)}", file=sys.stderr)
+            print(f"\nstopped{_how_to_resume(sys.argv, self.checkpoint)}", file=sys.stderr)
             _forget_workers()
             return
         if os.environ.get("MONAI_KD_TRACEBACK") or not _is_refusal(_cause(error)):
-            hook(kind, error, trace)
+            self.hook(kind, error, trace)
         else:
             print("\nMONAI_KD_TRACEBACK=1 shows where this was found:", file=sys.stderr)
         if isinstance(error, Exception):
             print(f"\nerror: {root_cause(error) or _line(error)}", file=sys.stderr)
-
-    return excepthook
 
 
 def _forget_workers() -> None:
@@ -174,11 +183,10 @@ def _is_of(frame: FrameType, modules: str | tuple[str, ...]) -> bool:
     return str(frame.f_globals.get("__name__", "")).startswith(modules)
 
 
-def _how_to_resume(words: list[str]) -> str:
+def _how_to_resume(words: list[str], path: Path | None) -> str:
     """What goes on with the training of this process, as the end of a sentence."""
-    if not checkpoints:
+    if path is None:
         return "."
-    path = checkpoints[0]
     if not resume_checkpoints(path.parent / "resume", path.stem):
         return "; no epoch of the training was completed, so there is nothing to resume."
     command = words[1:]

@@ -22,6 +22,7 @@ from ignite.handlers import DiskSaver
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
+from monai_kd._private_attributes import checkpoints_of
 from monai_kd.bundle.write_weights import write_weights
 
 
@@ -44,9 +45,8 @@ class ResumeSaver(CheckpointSaver):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for checkpoint in (self._final_checkpoint, self._key_metric_checkpoint, self._interval_checkpoint):
-            if checkpoint is not None:
-                checkpoint.save_handler = _WholeFiles(checkpoint.save_handler)
+        for checkpoint in checkpoints_of(self):
+            checkpoint.save_handler = _WholeFiles(checkpoint.save_handler)
 
 
 class _WholeFiles(BaseSaveHandler):

@@ -23,7 +23,9 @@ from ignite.distributed import get_world_size
 from monai.engines import AdversarialTrainer
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher, CorrectionChain
 from monai_kd.corrections.correction_chain import describe_chain
+from monai_kd.data.case_name import case_names
 from monai_kd.handlers import (
     AdversarialDistillationHandler,
     DistillationHandler,
@@ -70,7 +72,7 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "network": type(network).__name__,
         "parameters": size(network),
         "training data": f"{content(loader.dataset)}, checksum of their names "
-        f"{_checksum('|'.join(sorted(cases(loader.dataset))))}",
+        f"{_checksum('|'.join(sorted(case_names(loader.dataset))))}",
         "transforms": f"checksum {_checksum(repr(_describe(getattr(loader.dataset, 'transform', None))))}",
         "batch size": loader.batch_size,
         "gradient accumulation": _above_one(getattr(trainer, "accumulation_steps", 1)),
@@ -88,7 +90,7 @@ def run_settings(trainer: Any, handlers: Sequence[Any]) -> dict[str, str | int |
         "seed": next((handler.seed for handler in handlers if isinstance(handler, EpochSeedHandler)), None),
         "objective": "; ".join(f"{each.supervised_weight:g} supervised, {each.summary()}" for each in distillation),
         "layers": "; ".join(filter(None, map(_layers, distillation))) or None,
-        "corrections": "; ".join(describe_chain(each.chain) for each in handlers if _is_correction(each)) or None,
+        "corrections": "; ".join(describe_chain(chain) for chain in _chains(handlers)) or None,
         "queues of false pixels": "; ".join(
             f"{each.length} pixels, {each.draw} of a batch" for each in handlers if isinstance(each, FalsePixelHandler)
         )
@@ -123,16 +125,19 @@ def _discriminators(trainer: Any, handlers: Iterable[Any]) -> Iterable[tuple[nn.
             yield handler.discriminator, handler.optimizer
 
 
-def _is_correction(handler: Any) -> bool:
-    return isinstance(handler, SoftLabelCorrectionHandler)
+def _chains(handlers: Sequence[Any]) -> list[CorrectionChain]:
+    """The corrections of soft labels."""
+    teachers = [each.teacher for each in teaching(handlers)]
+    of_teachers = [teacher.chain for teacher in teachers if isinstance(teacher, CorrectedTeacher)]
+    return of_teachers + [each.chain for each in handlers if isinstance(each, SoftLabelCorrectionHandler)]
 
 
 def _teachers(handlers: Sequence[Any]) -> Iterable[Teacher]:
     """Teachers and assistants, each member of a team."""
     heard: list[Any] = [each.teacher for each in handlers if isinstance(each, (Distilling, FalsePixelHandler))]
-    for handler in handlers:
-        if _is_correction(handler):
-            heard += handler.chain.assistants.values()
+    heard = [each.teacher if isinstance(each, CorrectedTeacher) else each for each in heard]
+    for chain in _chains(handlers):
+        heard += chain.assistants.values()
     for each in heard:
         yield from each.members.values() or [each]
 
@@ -174,7 +179,7 @@ def _options(loss: Any, prefix: str = "") -> dict[str, str | int | float]:
             found[name] = value
         elif isinstance(value, nn.Module):
             found |= _options(value, f"{name} ")
-    for key, part in getattr(loss, "_modules", {}).items():
+    for key, part in loss.named_children() if isinstance(loss, nn.Module) else ():
         found |= _options(part, f"{prefix}{key} ")
     return found
 
@@ -216,14 +221,9 @@ def _items(dataset: Any) -> list[Any]:
     return list(getattr(dataset, "data", None) or [])
 
 
-def cases(dataset: Any) -> set[str]:
-    """The names of a dataset's cases."""
-    return {str(item["case"]) for item in _items(dataset) if isinstance(item, dict) and "case" in item}
-
-
 def content(dataset: Any) -> str:
     """How many of what a dataset holds."""
-    number = len(cases(dataset))
+    number = len(case_names(dataset))
     count = f"{number} case{'s' if number > 1 else ''}"
     if number == 0:
         return f"{len(dataset)} items"

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from monai_kd.corrections.assistant_correction import AssistantCorrection
+from monai_kd.corrections.corrected_teacher import CorrectedTeacher
 from monai_kd.corrections.correction_chain import CorrectionChain
 from monai_kd.corrections.false_pixels import false_pixels
 from monai_kd.corrections.similarity_correction import SimilarityCorrection
@@ -22,6 +23,7 @@ from monai_kd.corrections.weights_key import weights_key
 
 __all__ = [
     "AssistantCorrection",
+    "CorrectedTeacher",
     "CorrectionChain",
     "SimilarityCorrection",
     "false_pixels",

@@ -59,11 +59,6 @@ def check_size(name: str, tensor: torch.Tensor, soft_label: torch.Tensor) -> Non
         raise ValueError(f"`{name}` must have the batch and spatial size of `soft_label`, but got {shape} and {size}.")
 
 
-def most_probable(soft_label: torch.Tensor) -> torch.Tensor:
-    """The class indices (B, 1, *spatial) of the largest probability; the first of equal ones."""
-    return (soft_label > 0.5).long() if soft_label.shape[1] == 1 else soft_label.argmax(1, keepdim=True)
-
-
 def _check_probabilities(soft_label: torch.Tensor) -> None:
     if not soft_label.is_floating_point():
         raise ValueError(f"`soft_label` must hold floating-point probabilities, but got {soft_label.dtype}.")

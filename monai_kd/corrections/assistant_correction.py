@@ -19,10 +19,10 @@ from os import PathLike
 import torch
 from torch import nn
 
-from monai_kd.corrections._inputs import check_soft_label, most_probable
+from monai_kd.corrections._inputs import check_soft_label
+from monai_kd.losses._channels import most_probable, probabilities
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.isolated_rng import isolated_rng
-from monai_kd.networks.soft_label import probabilities
 
 
 class AssistantCorrection:

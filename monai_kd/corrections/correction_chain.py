@@ -21,7 +21,6 @@ import torch
 
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
-from monai_kd.networks.soft_label import as_soft_label
 from monai_kd.networks.teacher import plain
 
 Correction = Callable[..., torch.Tensor]
@@ -112,39 +111,6 @@ class CorrectionChain:
         for assistant in self.assistants.values():
             assistant.to(device)
         return self
-
-
-def corrected_steps(
-    item: Mapping[str, Any],
-    teacher: Teacher | TeacherTeam,
-    chain: CorrectionChain | None,
-    device: torch.device | str,
-    image_key: str,
-    label_key: str,
-) -> dict[str, torch.Tensor]:
-    """
-    What a teacher says of an item of a dataset, and what it is after each correction.
-
-    Args:
-        item: with image (channels, *spatial) and label (1, *spatial), which only corrections need.
-        teacher: who is asked; it is on the device.
-        chain: the corrections; None for the teacher's word alone.
-        device: where the networks run.
-        image_key: entry of the image.
-        label_key: entry of the label.
-
-    Returns:
-        soft labels (1, C, *spatial) under ``"teacher"`` and the names of the corrections, in their order.
-    """
-
-    def batch(key: str) -> torch.Tensor:
-        return torch.as_tensor(plain(item[key]))[None].to(device)
-
-    keys = {image_key, *teacher.image_keys, *(chain.image_keys - {"image"} if chain else ())}
-    images = {key: batch(key) for key in keys}
-    images["image"] = images[image_key]
-    soft_label = as_soft_label(teacher(images).logits)
-    return {"teacher": soft_label} if chain is None else chain(soft_label, images, batch(label_key))
 
 
 def describe_chain(chain: CorrectionChain) -> str:

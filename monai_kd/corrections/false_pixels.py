@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import torch
 
-from monai_kd.corrections._inputs import check_soft_label, most_probable
+from monai_kd.corrections._inputs import check_soft_label
+from monai_kd.losses._channels import most_probable
 
 
 def false_pixels(soft_label: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

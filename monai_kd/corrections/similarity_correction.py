@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import torch
 
-from monai_kd.corrections._inputs import check_size, check_soft_label, most_probable
+from monai_kd.corrections._inputs import check_size, check_soft_label
 from monai_kd.corrections._most_similar import most_similar
+from monai_kd.losses._channels import most_probable, of_two
 from monai_kd.networks.teacher import plain
 
 # by how much the label's class wins where nothing can be copied: above what bfloat16 rounds away
@@ -123,8 +124,7 @@ class SimilarityCorrection:
 def _exchanged(soft_label: torch.Tensor, number: int) -> torch.Tensor:
     """The probabilities (C, P) of false pixels with those of the predicted class and of class `number` exchanged."""
     before = soft_label.to(torch.promote_types(soft_label.dtype, torch.float32))
-    if len(before) == 1:
-        before = torch.cat([1 - before, before])
+    before = of_two(before, dim=0)
     top, predicted = before.max(0, keepdim=True)
     after = before.scatter(0, predicted, before[number : number + 1])
     after[number] = top[0]

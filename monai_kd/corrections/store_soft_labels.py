@@ -20,14 +20,21 @@ from typing import Any
 
 import torch
 from monai.config import PathLike
-from monai.utils import optional_import
 
-from monai_kd.corrections.correction_chain import Correction, CorrectionChain, corrected_steps, describe_chain
+from monai_kd.corrections.corrected_teacher import CorrectedTeacher, corrected_by, item_steps
+from monai_kd.corrections.correction_chain import Correction, describe_chain
 from monai_kd.data.progress_bar import progress_bar
-from monai_kd.data.write_aside import remove_left, write_aside
+from monai_kd.data.write_aside import remove_left
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.soft_label import as_logits
-from monai_kd.transforms.load_soft_label import sample_key, stored_origin
+from monai_kd.transforms.soft_label_file import (
+    CLASSES,
+    CORRECTIONS,
+    WEIGHTS_KEY,
+    soft_label_path,
+    stored_origin,
+    write_soft_label,
+)
 
 logger = logging.getLogger(__name__)
 MARGIN = 2.0**-20
@@ -35,7 +42,7 @@ MARGIN = 2.0**-20
 
 def store_soft_labels(
     dataset: Any,
-    teacher: Teacher | TeacherTeam,
+    teacher: Teacher | TeacherTeam | CorrectedTeacher,
     folder: PathLike,
     weights_key: str,
     corrections: Mapping[str, Correction] | Sequence[Correction] = (),
@@ -45,7 +52,7 @@ def store_soft_labels(
     progress: bool = False,
 ) -> int:
     """
-    Asks the teacher once about each image, corrects what it says and stores it for
+    Asks the teacher once about each image and stores its soft label for
     :py:class:`~monai_kd.transforms.LoadSoftLabeld`, so that training needs no teacher: three TransUNets are more than
     a third of the computation of a PLC-KD step. What is stored for the same image, label, weights, classes and
     corrections (:py:func:`~monai_kd.corrections.correction_chain.describe_chain`) already is left as it is, so that a
@@ -60,10 +67,11 @@ def store_soft_labels(
     Args:
         dataset: items with image (channels, *spatial) and label (1, *spatial), preprocessed as in training but for what
             is random.
-        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        teacher: a :py:class:`~monai_kd.networks.Teacher`, :py:class:`~monai_kd.networks.TeacherTeam` or
+            :py:class:`~monai_kd.corrections.CorrectedTeacher`.
         folder: where to; it is made if it is missing.
         weights_key: what they come from, see :py:func:`~monai_kd.corrections.weights_key`.
-        corrections: as of :py:class:`~monai_kd.corrections.CorrectionChain`; without any the teacher's are stored.
+        corrections: of a teacher without its own, the old form of a ``CorrectedTeacher``.
         device: where the networks run.
         image_key: entry of the image.
         label_key: entry of the label.
@@ -78,32 +86,32 @@ def store_soft_labels(
     Example::
 
         >>> import tempfile
-        >>> from monai_kd.corrections import SimilarityCorrection, store_soft_labels
+        >>> from monai_kd.corrections import CorrectedTeacher, SimilarityCorrection, store_soft_labels
         >>> data = [{"image": torch.rand(3, 8, 8), "label": torch.ones(1, 8, 8)}]
-        >>> teacher, folder = Teacher(torch.nn.Conv2d(3, 2, 1)), tempfile.mkdtemp()
-        >>> [store_soft_labels(data, teacher, folder, "1", [SimilarityCorrection()]) for _ in range(2)]
+        >>> teacher = CorrectedTeacher(Teacher(torch.nn.Conv2d(3, 2, 1)), [SimilarityCorrection()])
+        >>> folder = tempfile.mkdtemp()
+        >>> [store_soft_labels(data, teacher, folder, "1") for _ in range(2)]
         [1, 0]
     """
-    save_file = optional_import("safetensors.torch", name="save_file")[0]
     root = Path(folder).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     remove_left(root)
-    chain = CorrectionChain(corrections).to(device) if corrections else None
+    teacher = corrected_by(teacher, corrections)
     teacher.to(device)
-    origin = {"weights_key": weights_key, "corrections": describe_chain(chain) if chain else ""}
+    described = describe_chain(teacher.chain) if isinstance(teacher, CorrectedTeacher) else ""
+    origin = {WEIGHTS_KEY: weights_key, CORRECTIONS: described}
     computed = 0
     for index in progress_bar(range(len(dataset)), "soft labels", len(dataset), progress):
         item = dataset[index]
-        path = root / f"{sample_key(item[image_key], item[label_key])}.safetensors"
-        found = stored_origin(path) if path.is_file() else {}
+        path = soft_label_path(root, item[image_key], item[label_key])
+        found = stored_origin(path)
         if found == origin:
             continue
-        *_, soft_label = corrected_steps(item, teacher, chain, device, image_key, label_key).values()
-        origin["classes"] = str(soft_label.shape[1])
+        *_, soft_label = item_steps(item, teacher, device, image_key, label_key).values()
+        origin[CLASSES] = str(soft_label.shape[1])
         if found == origin:
             continue
-        with write_aside(path) as aside:
-            save_file({"logits": stored_logits(soft_label)[0].cpu()}, str(aside), origin)
+        write_soft_label(path, stored_logits(soft_label)[0], origin)
         computed += 1
     logger.info(f"{computed} soft labels stored in {root}, {len(dataset) - computed} were there already")
     return computed

@@ -26,6 +26,7 @@ import nibabel
 import numpy as np
 from monai.config import PathLike
 
+from monai_kd.data.case_name import case_name
 from monai_kd.data.problem_lines import problem_lines
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.data.write_aside import replace_file
@@ -110,11 +111,6 @@ def scan_cases(
         }
         for r in results
     ]
-
-
-def case_name(case: Mapping[str, Any]) -> str:
-    """The name of a case: its "case", else its image's path."""
-    return str(case.get("case", case.get("image")))
 
 
 class _Scanner:

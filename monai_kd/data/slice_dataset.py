@@ -23,6 +23,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from torch import distributed
 
+from monai_kd._private_attributes import cache_item
 from monai_kd.data.progress_bar import progress_bar
 from monai_kd.data.slice_list import slice_list
 
@@ -98,4 +99,4 @@ def _fill(dataset: PersistentDataset, progress: bool) -> None:
         item = dataset.data[(first + index) % count]
         name = f"{dataset.hash_func(item).decode()}{dataset.transform_hash}.pt"
         if not (Path(dataset.cache_dir) / name).is_file():
-            dataset._cachecheck(item)
+            cache_item(dataset, item)

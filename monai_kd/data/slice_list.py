@@ -18,7 +18,8 @@ from typing import Any
 
 from monai.config import PathLike
 
-from monai_kd.data.scan_cases import case_name, scan_cases
+from monai_kd.data.case_name import case_name
+from monai_kd.data.scan_cases import scan_cases
 from monai_kd.transforms.task_label import task_labels
 
 KEEP = ("all", "foreground")

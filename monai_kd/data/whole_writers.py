@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from monai.data.image_writer import ImageWriter, NibabelWriter, PILWriter
 from monai_kd.data.write_aside import remove_left, write_aside
 
 logger = logging.getLogger("monai.data.image_writer")  # as MONAI's writers
-_cleared: set[str] = set()  # folders where this process removed what killed ones left
+
+
+@cache
+def _remove_left_once(folder: str) -> None:
+    """Remove what killed processes left in a folder, once in a process."""
+    remove_left(folder)
 
 
 class _WholeWriter(ImageWriter):
@@ -41,10 +47,7 @@ class _WholeWriter(ImageWriter):
             OSError: when it cannot be written, as on a full disk; an earlier file stays.
         """
         path = Path(filename)
-        folder = os.path.realpath(path.parent)
-        if folder not in _cleared:
-            _cleared.add(folder)
-            remove_left(folder)
+        _remove_left_once(os.path.realpath(path.parent))
         with write_aside(path) as aside:
             super().write(aside, verbose=False, **kwargs)
         if verbose:

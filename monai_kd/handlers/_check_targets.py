@@ -20,9 +20,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver, ValidationHandler
 
+from monai_kd._private_attributes import best_checkpoint, last_checkpoint
 from monai_kd.handlers._event_order import owners
-
-CHECKPOINTS = ("_final_checkpoint", "_key_metric_checkpoint")  # of MONAI's saver, whose files may have fixed names
 
 
 def check_targets(trainer: Engine, files: Iterable[Path]) -> None:
@@ -65,8 +64,7 @@ def _owners(engine: Engine) -> list[Any]:
 def _files(saver: CheckpointSaver) -> Iterator[Path]:
     if hasattr(saver, "path"):  # our saver of the best weights
         yield Path(saver.path)
-    for name in CHECKPOINTS:
-        checkpoint = getattr(saver, name)
+    for checkpoint in (last_checkpoint(saver), best_checkpoint(saver)):  # whose files may have fixed names
         filename = getattr(getattr(checkpoint, "save_handler", None), "filename", None)
         if filename is not None:
             yield Path(saver.save_dir) / filename

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The order of the handlers of an event, the one place that reads ignite's list of them."""
+"""The order of the handlers of an event, as ignite lists them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from typing import Any
 
 from ignite.engine import Events
 
+from monai_kd._private_attributes import handlers_of, unfiltered
+
 
 def owners(engine: Any, event: Any) -> list[Any]:
     """
     What the handlers of an event belong to, in the order of their calls: the object of a bound method, an object that
     can be called itself, or a function.
     """
-    handlers = [entry[0] for entry in engine._event_handlers[event]]
-    plain = [handler._parent() if hasattr(handler, "_parent") else handler for handler in handlers]  # with a filter
-    return [getattr(handler, "__self__", handler) for handler in plain]
+    handlers = [unfiltered(entry[0]) for entry in handlers_of(engine, event)]
+    return [getattr(handler, "__self__", handler) for handler in handlers]
 
 
 def call_first(engine: Any, event: Events, handler: Any) -> None:
@@ -39,7 +40,7 @@ def call_last(engine: Any, event: Events, handler: Any) -> None:
 
 
 def _move(engine: Any, event: Events, handler: Any, put: Any) -> None:
-    entries = engine._event_handlers[event]
+    entries = handlers_of(engine, event)
     entry = next(entry for entry in entries if entry[0] == handler)
     entries.remove(entry)
     put(entries, entry)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from monai_kd._private_attributes import version_of
 from monai_kd.networks.feature_capture import is_compiled
 
 
@@ -51,7 +52,7 @@ class ImageGuard:
             return
         for given in inputs:
             if isinstance(given, torch.Tensor) and not given.is_inference():  # which have no such count
-                self._versions.setdefault(id(given), given._version)
+                self._versions.setdefault(id(given), version_of(given))
 
     def arm(self) -> None:
         """Look at the coming forward pass."""
@@ -70,7 +71,7 @@ class ImageGuard:
         self._versions = None
         if not self._compiled:
             self.remove()
-        if id(image) in before and before[id(image)] != image._version:
+        if id(image) in before and before[id(image)] != version_of(image):
             raise ValueError(
                 "`network` must not write into its input, but got a student that changes the image in place, which the "
                 "teacher would see; begin its forward with `image = image.clone()`."

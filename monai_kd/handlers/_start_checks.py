@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 import torch
@@ -25,12 +24,12 @@ from monai.engines import AdversarialTrainer, Evaluator, GanTrainer
 from monai.handlers import CheckpointLoader
 from torch import nn
 
+from monai_kd._private_attributes import handlers_of, process_function, rank_store, trainers_iteration
+from monai_kd.corrections import CorrectedTeacher
 from monai_kd.handlers._ranks import several_ranks
 from monai_kd.handlers.distillation_term import DistillationTerm
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.shared_memory import named_tensors, numbered, shared_memory
-
-_starts = count(1)  # of all handlers: what an earlier one left in the store must not speak for a later one
 
 
 def check_teacher(teacher: Any) -> None:
@@ -42,7 +41,20 @@ def check_teacher(teacher: Any) -> None:
         )
 
 
-def by_name(terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam) -> dict[str, DistillationTerm]:
+def check_corrected(teacher: Any, terms: Mapping[str, DistillationTerm]) -> None:
+    """Refuse terms of which none compares logits with the repaired ones."""
+    if not isinstance(teacher, CorrectedTeacher):
+        return
+    if all(term.teacher_layers or term.teacher is not None for term in terms.values()):
+        raise ValueError(
+            "`terms` must hold one that compares logits with those of the whole teacher, but got "
+            f"{list(terms)}, on which a correction has no effect."
+        )
+
+
+def by_name(
+    terms: Sequence[DistillationTerm], teacher: Teacher | TeacherTeam | CorrectedTeacher
+) -> dict[str, DistillationTerm]:
     """The terms by their names, two of one name numbered; refuses names that the log uses and unknown members."""
     terms = [terms] if isinstance(terms, DistillationTerm) else list(terms)
     named: dict[str, DistillationTerm] = {}
@@ -75,10 +87,10 @@ def check_engine(engine: Any) -> str:
         f"`engine` must fire MONAI's FORWARD_COMPLETED and LOSS_COMPLETED, but got {type(engine).__name__} %s; "
         "the terms could not reach the gradient. Use `SupervisedTrainer` without `iteration_update`."
     )
-    iteration = getattr(engine, "_iteration", None)
+    iteration = trainers_iteration(engine)
     if iteration is None:
         raise ValueError(refusal % "which is no MONAI trainer")
-    if engine._process_function != iteration:
+    if process_function(engine) != iteration:
         raise ValueError(refusal % "with `iteration_update`, which replaces the step that fires them")
     if isinstance(engine, (AdversarialTrainer, Evaluator, GanTrainer)):
         raise ValueError(refusal % "which does not fire them")
@@ -87,7 +99,7 @@ def check_engine(engine: Any) -> str:
 
 def check_loaders(engine: Any, adapters: Iterable[nn.Parameter]) -> None:
     """Refuse a loader that would restore an optimizer before the adapters have joined it."""
-    handlers = [handler for handler, *_ in engine._event_handlers[Events.STARTED]]
+    handlers = [handler for handler, *_ in handlers_of(engine, Events.STARTED)]
     wanted = {id(parameter) for parameter in adapters}
     for loaded in (loader.load_dict.values() for loader in handlers if isinstance(loader, CheckpointLoader)):
         groups = [group for each in loaded if isinstance(each, torch.optim.Optimizer) for group in each.param_groups]
@@ -127,10 +139,11 @@ def check_ranks(names: Iterable[str], timeout: timedelta, handler: str = "Distil
     """
     if not several_ranks():
         return
-    store = dist.distributed_c10d._get_default_store()
-    start = f"{next(_starts)}/{','.join(names)}"
+    store, own = rank_store(), dist.get_rank()
+    # what an earlier handler left must not stand for a later one: each rank counts its starts
+    start = f"{store.add(f'monai_kd/starts/{own}', 1)}/{','.join(names)}"
     keys = [f"monai_kd/{start}/{rank}" for rank in range(dist.get_world_size())]
-    store.set(keys[dist.get_rank()], "here")
+    store.set(keys[own], "here")
     for rank, key in enumerate(keys):
         try:
             store.wait([key], timeout)
@@ -141,7 +154,9 @@ def check_ranks(names: Iterable[str], timeout: timedelta, handler: str = "Distil
             ) from error
 
 
-def check_weights(teacher: Teacher | TeacherTeam, student: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def check_weights(
+    teacher: Teacher | TeacherTeam | CorrectedTeacher, student: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     """Refuse a student whose weights or buffers are the teacher's, and an optimizer that holds the teacher's."""
     frozen = teacher.named_tensors()
     common = shared_memory(frozen, named_tensors(student))

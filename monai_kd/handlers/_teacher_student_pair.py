@@ -23,6 +23,7 @@ from ignite.engine import Events
 from monai.handlers import CheckpointSaver
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher
 from monai_kd.handlers._check_targets import add_savers, check_targets, remove_savers
 from monai_kd.handlers._event_order import call_first, call_last, owners
 from monai_kd.handlers._image_guard import ImageGuard
@@ -30,7 +31,6 @@ from monai_kd.handlers._start_checks import (
     check_engine,
     check_names,
     check_ranks,
-    check_teacher,
     check_unused_parameters,
     check_weights,
 )
@@ -42,6 +42,7 @@ from monai_kd.networks.teacher import as_outputs
 
 RANK_TIMEOUT = timedelta(minutes=5)
 Layers = tuple[list[str], dict[str | None, list[str]]]
+AnyTeacher = Teacher | TeacherTeam | CorrectedTeacher
 
 
 def batch_entry(engine: Any, batch: Any, key: str) -> torch.Tensor:
@@ -76,19 +77,17 @@ class TeacherStudentPair:
 
     def __init__(
         self,
-        teacher: Teacher | TeacherTeam,
+        teacher: AnyTeacher,
         student: nn.Module | None,
         names: Sequence[str],
         layers: Layers,
         reads_logits: bool = True,
     ) -> None:
-        check_teacher(teacher)
         self.teacher = teacher
         self.student = student
         self.names = list(names)
         self.layers = layers
         self.reads_logits = reads_logits
-        self.knowledge: Knowledge | None = None
         self.capture: FeatureCapture | None = None
         self.refusal = ""
         self._teacher_captures: list[FeatureCapture] = []
@@ -105,15 +104,26 @@ class TeacherStudentPair:
         """Refuse an engine that is no MONAI trainer."""
         self.refusal = check_engine(engine)
 
-    def start(self, engine: Any, handler: Any) -> nn.Module:
-        """Check what can be checked before the first step; returns the student."""
+    def start(self, engine: Any, handler: Any, before_forward: Any, abort: Any) -> nn.Module:
+        """
+        Check what can be checked before the first step.
+
+        Args:
+            engine: the trainer.
+            handler: that holds this pair.
+            before_forward: its function that arms the captures.
+            abort: its function that ends a training with an error.
+
+        Returns:
+            the student.
+        """
         add_savers(engine, self._removed)
         self._removed = []
         self._added_at = -1
         self._student_check = OutputCheck()
-        call_first(engine, Events.EXCEPTION_RAISED, handler._abort)
+        call_first(engine, Events.EXCEPTION_RAISED, abort)
         # others may copy the student before its hooks are there
-        call_last(engine, Events.ITERATION_STARTED, handler._before_forward)
+        call_last(engine, Events.ITERATION_STARTED, before_forward)
         self._peers = [peer.pair for peer in pair_handlers(engine) if peer is not handler]
         check_names(self.names, [peer.names for peer in self._peers])
         check_ranks(self.names, handler.rank_timeout, type(handler).__name__)
@@ -151,29 +161,27 @@ class TeacherStudentPair:
         if self._image_guard is not None:
             self._image_guard.check(engine.state.output["image"])
 
-    def ask(self, teacher: Teacher | TeacherTeam, engine: Any) -> Knowledge:
+    def inputs(self, engine: Any, teacher: AnyTeacher) -> dict[str, Any]:
         """
         Args:
+            engine: the trainer, after the student's forward pass.
             teacher: the teacher, or a member of the team.
-            engine: the trainer, in a step.
 
         Returns:
-            the teacher's outputs (B, C, *spatial) of the batch, and its captured features.
+            the images (B, channels, *spatial) that the teacher needs, and the label of the batch.
         """
         output, batch = engine.state.output, engine.state.batch
         images = {key: output[key] if key == "image" else batch_entry(engine, batch, key) for key in teacher.image_keys}
-        return teacher(images)
+        return images | {"label": output.get("label")}
 
-    def outputs(self, output: Mapping[str, Any]) -> tuple[Knowledge, Knowledge]:
+    def student_outputs(self, output: Mapping[str, Any]) -> Knowledge:
         """
         Args:
             output: the engine's, with the student's ``image`` and ``pred``.
 
         Returns:
-            outputs (B, C, *spatial) and captured features of student and teacher.
+            the student's outputs (B, C, *spatial) and captured features.
         """
-        if self.knowledge is None:
-            raise ValueError(self.refusal)
         features = {} if self.capture is None else self.capture.features
         images = len(output["image"])  # another handler may have shown the student more
         features = {k: v[:images] if len(v) > images else v for k, v in features.items()}
@@ -182,7 +190,7 @@ class TeacherStudentPair:
         if found is not None:
             message = probabilities_message("the student", found, f"train it without its {found}")
             warnings.warn(message, stacklevel=2)
-        return student, self.knowledge
+        return student
 
     def trainers_loss(self, state: Any) -> torch.Tensor:
         """The loss of the iteration before any handler added to it."""
@@ -206,8 +214,7 @@ class TeacherStudentPair:
             raise ValueError(self.refusal)
 
     def forget(self) -> None:
-        """Drop outputs and features of this step."""
-        self.knowledge = None
+        """Drop the captured features of this step."""
         if self.capture is not None:
             self.capture.unhook()
             self.capture.clear()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from ignite.distributed import get_rank
 
+from monai_kd.losses._channels import classes_of
 from monai_kd.networks.teacher import plain
 
 MIXED = "mixed"
@@ -127,8 +128,7 @@ class UnlabelledBatches:
         if label is None:
             return None
         logits = teacher[self._labelled :]
-        one = logits.shape[1] == 1
-        classes = (logits > 0).long() if one else logits.argmax(dim=1, keepdim=True)
+        classes = classes_of(logits)
         if label.shape[1] > 1:
             channels = [(classes == k).to(label.dtype) for k in range(label.shape[1])]
             return torch.cat([label, torch.cat(channels, dim=1)])

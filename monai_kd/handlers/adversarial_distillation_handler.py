@@ -41,11 +41,11 @@ from monai_kd.handlers._teacher_student_pair import (
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import Weight, as_weight, asked_for, sets_itself, single
 from monai_kd.losses._activation import OverlapCheck
+from monai_kd.losses._channels import probabilities
 from monai_kd.networks import Knowledge, Teacher, TeacherTeam
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.shared_memory import named_tensors, numbered
-from monai_kd.networks.soft_label import probabilities
 from monai_kd.networks.teacher import plain
 
 AUTO_SHARE = 0.1  # the discriminator decides on noise at first
@@ -133,6 +133,7 @@ class AdversarialDistillationHandler:
         monitor_interval: int = 50,
     ) -> None:
         check_teacher(teacher)
+        self.teacher = teacher
         check_discriminator(discriminator, optimizer)
         if turns not in TURNS:
             raise ValueError(f"`turns` must be one of {', '.join(TURNS)}, but got {turns!r}.")
@@ -156,6 +157,7 @@ class AdversarialDistillationHandler:
         self.turn = 0
         self._members: list[str | None] = []
         self._unheard = True
+        self.knowledge: Knowledge | None = None  # of the teacher, until the discriminator's step
         self._said: Knowledge | None = None
         self._accuracies: list[torch.Tensor] = []
 
@@ -181,19 +183,9 @@ class AdversarialDistillationHandler:
         return taught
 
     @property
-    def teacher(self) -> Teacher | TeacherTeam:
-        """The teacher or the team."""
-        return self.pair.teacher
-
-    @property
     def student(self) -> nn.Module | None:
         """The network whose layers are captured: the trainer's."""
         return self.pair.student
-
-    @property
-    def knowledge(self) -> Knowledge | None:
-        """The teacher's outputs between the forward pass and the discriminator's step."""
-        return self.pair.knowledge
 
     @property
     def losses(self) -> dict[str, Any]:
@@ -241,7 +233,7 @@ class AdversarialDistillationHandler:
 
     def _start(self, engine: Any) -> None:
         self._finish(engine)
-        student = self.pair.start(engine, self)
+        student = self.pair.start(engine, self, self._before_forward, self._abort)
         trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         check_apart(self.discriminator, named_tensors(student), "the student's")
         check_apart(self.discriminator, self.teacher.named_tensors(), "the teacher's")
@@ -259,7 +251,8 @@ class AdversarialDistillationHandler:
 
     def _after_forward(self, engine: Any) -> None:
         self.pair.after_forward(engine)
-        self.pair.knowledge = self.pair.ask(self._in_turn(engine), engine)
+        teacher = self._in_turn(engine)
+        self.knowledge = teacher(self.pair.inputs(engine, teacher))
 
     def _in_turn(self, engine: Any) -> Teacher | TeacherTeam:
         """The teacher of this step."""
@@ -281,7 +274,9 @@ class AdversarialDistillationHandler:
 
     def _add_term(self, engine: Any) -> None:
         output, state = engine.state.output, engine.state
-        student, teacher = self.pair.outputs(output)
+        student, teacher = self.pair.student_outputs(output), self.knowledge
+        if teacher is None:
+            raise ValueError(self.pair.refusal)
         if self.probabilities:
             self._check_overlap(output.get("label"), student.logits)
         own = self.pair.trainers_loss(state)  # for a handler that weights it
@@ -361,7 +356,8 @@ class AdversarialDistillationHandler:
         self._unheard = False
         with torch.no_grad(), isolated_rng(), eval_mode(self.discriminator):
             for name in set(self.teacher_layers) - set(self._members):
-                said = self.pair.ask(self.teacher.members[str(name)], engine)
+                member = self.teacher.members[str(name)]
+                said = member(self.pair.inputs(engine, member))
                 self._decide(f"the teacher `{name}`", said, self.teacher_layers[name], engine.state.output["image"])
 
     @staticmethod
@@ -418,7 +414,7 @@ class AdversarialDistillationHandler:
 
     def _forget(self) -> None:
         self.pair.forget()
-        self._said = None
+        self.knowledge = self._said = None
 
     def _finish(self, engine: Any) -> None:
         self._forget()

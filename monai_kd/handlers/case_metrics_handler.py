@@ -26,21 +26,13 @@ from ignite.distributed import get_rank, get_world_size
 from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather, string_list_all_gather
 
+from monai_kd.data.case_name import case_name
 from monai_kd.data.csv_rows import CASE, CLASS, GROUP, LABEL_VOXELS, PRED_VOXELS, write_rows
 from monai_kd.data.write_aside import remove_left, write_aside
 from monai_kd.metrics import count_voxels
 from monai_kd.networks.feature_capture import unwrap
 
 logger = logging.getLogger(__name__)
-
-
-def case_name(item: dict[str, Any]) -> str:
-    """The case that an item of a batch belongs to: its entry ``case``, or the name of its image file."""
-    if "case" in item:
-        return str(item["case"])
-    meta = getattr(item["image"], "meta", {})
-    path = Path(str(meta.get("filename_or_obj", "")))
-    return path.name.split(".nii")[0] or path.parent.name or "unknown"
 
 
 class CaseMetricsHandler:

@@ -21,13 +21,21 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher
 from monai_kd.handlers._finite_check import check_finite
 from monai_kd.handlers._numbers import as_number
 from monai_kd.handlers._ranks import broadcast, mean_gradients, several_ranks
-from monai_kd.handlers._start_checks import by_name, check_loaders, check_supervised_weights, check_teacher
+from monai_kd.handlers._start_checks import (
+    by_name,
+    check_corrected,
+    check_loaders,
+    check_supervised_weights,
+    check_teacher,
+)
 from monai_kd.handlers._step_recorder import StepRecorder
 from monai_kd.handlers._teacher_student_pair import (
     RANK_TIMEOUT,
+    AnyTeacher,
     Layers,
     TeacherStudentPair,
     epochs_done,
@@ -38,7 +46,7 @@ from monai_kd.handlers._term_weights import TermWeights
 from monai_kd.handlers._unlabelled_batches import MIXED, MixedImages, UnlabelledBatches
 from monai_kd.handlers.distillation_monitor import DistillationMonitor
 from monai_kd.handlers.distillation_term import DistillationTerm, Weight
-from monai_kd.networks import Knowledge, Teacher, TeacherTeam
+from monai_kd.networks import Knowledge
 from monai_kd.networks.errors_of import errors_of
 from monai_kd.networks.feature_capture import is_compiled
 from monai_kd.networks.teacher import plain
@@ -82,7 +90,8 @@ class DistillationHandler:
     the trainer need no label either: the teacher was trained on data that you do not have.
 
     Args:
-        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
+        teacher: a :py:class:`~monai_kd.networks.Teacher`, :py:class:`~monai_kd.networks.TeacherTeam` or
+            :py:class:`~monai_kd.corrections.CorrectedTeacher`.
         terms: the terms to add; two of one name are numbered.
         supervised_weight: what the trainer's own loss is multiplied with, >= 0. With 0 it is not computed where the
             batch has no label.
@@ -102,12 +111,15 @@ class DistillationHandler:
         TypeError: when ``teacher`` or a term is of another type.
         ValueError: when an argument is out of range, the trainer does not fire the events, a ``CheckpointLoader`` of
             the optimizer was attached before (and the adapters are not in the optimizer yet), or (as training starts)
-            a layer is unknown, teacher and student share weights or buffers, another handler has a term of the same
-            name, or the handler is missing on another rank, or (as it runs) the student writes into its image, or a
-            term or the trainer's own loss is not finite: before the backward pass, so that the weights stay.
+            a layer is unknown, teacher or assistants share weights or buffers with the student, another handler has a
+            term of the same name, or the handler is missing on another rank, or (as it runs) the student writes into
+            its image, or a term or the trainer's own loss is not finite: before the backward pass, so that the weights
+            stay.
 
     Each iteration puts ``loss_supervised``, and for each term ``loss_<name>`` and ``loss_<name>_weighted``, into
-    ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers.
+    ``engine.state.output`` as scalars; :py:func:`~monai_kd.handlers.loss_terms` brings them to MONAI's loggers. With a
+    ``CorrectedTeacher`` the metrics of an epoch hold ``false_pixels_teacher``, and ``false_pixels_<name>`` for each
+    correction: the false pixels of an image that are left after it, the mean over all ranks.
 
     Example::
 
@@ -121,7 +133,7 @@ class DistillationHandler:
 
     def __init__(
         self,
-        teacher: Teacher | TeacherTeam,
+        teacher: AnyTeacher,
         terms: Sequence[DistillationTerm],
         supervised_weight: float = 1.0,
         student: nn.Module | None = None,
@@ -131,8 +143,10 @@ class DistillationHandler:
         unlabelled: Iterable[Any] | str | None = None,
         pseudo_labels: bool = False,
     ) -> None:
-        check_teacher(teacher)
+        if not isinstance(teacher, CorrectedTeacher):
+            check_teacher(teacher)
         self.terms = by_name(terms, teacher)
+        check_corrected(teacher, self.terms)
         reads_logits = any(not term.student_layers for term in self.terms.values())
         self.pair = TeacherStudentPair(teacher, student, self.names, self.layers, reads_logits)
         share = AUTO_SHARES[unlabelled is not None] if auto_share is None else auto_share
@@ -145,13 +159,14 @@ class DistillationHandler:
         self.adapters = nn.ModuleDict({name: term.adapters for name, term in self.terms.items() if term.adapters})
         self.monitor = DistillationMonitor(monitor_interval, drown_ratio)
         self.recorder = StepRecorder(self.terms, self.monitor)
-        self._whole: Any = None  # predictions and images of labelled and unlabelled images
+        self.knowledge: Knowledge | None = None  # the teacher's outputs, in a step
+        self._whole: dict[str, Any] = {}  # predictions and images of labelled and unlabelled images
         self._eager = False
 
     # what the handler is made of
 
     @property
-    def teacher(self) -> Teacher | TeacherTeam:
+    def teacher(self) -> AnyTeacher:
         """The teacher or the team."""
         return self.pair.teacher
 
@@ -159,11 +174,6 @@ class DistillationHandler:
     def student(self) -> nn.Module | None:
         """The network whose layers are captured; None for the trainer's."""
         return self.pair.student
-
-    @property
-    def knowledge(self) -> Knowledge | None:
-        """The teacher's outputs between the forward pass and the terms of a step."""
-        return self.pair.knowledge
 
     @property
     def names(self) -> list[str]:
@@ -205,10 +215,11 @@ class DistillationHandler:
         check_loaders(engine, self.adapters.parameters())
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._before_forward)
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._after_forward)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._ask_teacher)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._step)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._after_backward)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.pair.end_iteration)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         engine.add_event_handler(Events.TERMINATE, self._finish)
         engine.add_event_handler(Events.COMPLETED, self._finish)
@@ -220,7 +231,7 @@ class DistillationHandler:
         handlers = [each for each in pair_handlers(engine) if isinstance(each, DistillationHandler)]
         check_supervised_weights([each.supervised_weight for each in handlers])
         self._finish(engine)
-        student = self.pair.start(engine, self)
+        student = self.pair.start(engine, self, self._before_forward, self._abort)
         self._check_first(engine)
         self.monitor.start()
         if engine.state.iteration == 0:
@@ -265,21 +276,20 @@ class DistillationHandler:
         needed = any(self.terms[name].student_layers for name in self.term_weights.auto)
         return needed and is_compiled(engine.network)
 
-    def _after_forward(self, engine: Any) -> None:
+    def _ask_teacher(self, engine: Any) -> None:
+        """Run the teacher on the images that the student saw, before the trainer's loss."""
         self.pair.after_forward(engine)
-        self.pair.knowledge = self.pair.ask(self.teacher, engine)
+        self.knowledge = self.teacher(self.pair.inputs(engine, self.teacher))
         if self.unlabelled is not None:
             self._whole = self.unlabelled.split(engine)
 
     def _step(self, engine: Any) -> None:
-        """
-        Add the terms to the loss, before the backward pass. Shapes: outputs (B, C, *spatial), values scalars.
-        """
+        """Add the terms to the loss, before the backward pass. Outputs are (B, C, *spatial), values scalars."""
         state, output = engine.state, engine.state.output
         done = epochs_done(state)
 
         # outputs and captured features of both networks
-        student, teacher = self.pair.outputs(output if self._whole is None else output | self._whole)
+        student, teacher = self._outputs(output)
         label = self._label(output, teacher)
         own = self.pair.trainers_loss(state)  # another handler may have added its terms
         supervised = own if self.supervised_weight == 1 else self.supervised_weight * own
@@ -306,6 +316,12 @@ class DistillationHandler:
         output["loss"] = sum(weighted.values(), self._reweighted(output["loss"], own, supervised))
         self.pair.added(state)
         self._forget()
+
+    def _outputs(self, output: Any) -> tuple[Knowledge, Knowledge]:
+        """Outputs and captured features of student and teacher."""
+        if self.knowledge is None:  # the trainer fires no FORWARD_COMPLETED
+            raise ValueError(self.pair.refusal)
+        return self.pair.student_outputs(output | self._whole), self.knowledge
 
     def _label(self, output: Any, teacher: Knowledge) -> torch.Tensor | None:
         """What the terms get as the label."""
@@ -335,7 +351,7 @@ class DistillationHandler:
         if not self.monitor.due(state.iteration, bool(self.term_weights.auto)):
             return {}
         # of stacked outputs the whole: the supervised loss has not seen the slices taken here
-        pred = (state.output if self._whole is None else self._whole)["pred"]
+        pred = (state.output | self._whole)["pred"]
         anchors = Knowledge([pred] if isinstance(pred, torch.Tensor) else student.outputs, student.features)
         reference = supervised if self.supervised_weight > 0 else None
         norms = self.monitor.norms(self.terms, values, reference, anchors, asked)
@@ -355,7 +371,14 @@ class DistillationHandler:
             mean_gradients(nn.ModuleList([term.adapters for term in counted]).parameters())
         self.pair.pause()
 
+    def _start_epoch(self, engine: Any) -> None:
+        if isinstance(self.teacher, CorrectedTeacher):
+            self.teacher.forget_counts()
+
     def _end_epoch(self, engine: Any) -> None:
+        if isinstance(self.teacher, CorrectedTeacher):
+            counts = self.teacher.false_pixels()
+            engine.state.metrics |= {f"false_pixels_{name}": each for name, each in counts.items()}
         counted = self.term_weights.counted(epochs_done(engine.state))
         self.term_weights.end_epoch(self.monitor.end_epoch(engine.state.epoch, counted))
 
@@ -363,7 +386,7 @@ class DistillationHandler:
 
     def _forget(self) -> None:
         self.pair.forget()
-        self._whole = None
+        self.knowledge, self._whole = None, {}
         if self._eager:
             torch.compiler.set_stance("default")
             self._eager = False

@@ -21,6 +21,7 @@ from numbers import Real
 import torch
 
 from monai_kd.handlers.distillation_term import DistillationTerm
+from monai_kd.losses._channels import two_channels
 from monai_kd.networks import Knowledge
 from monai_kd.networks.teacher import plain
 
@@ -216,7 +217,6 @@ class DistillationMonitor:
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:
     """Which classes are the most probable anywhere, one flag each; of one channel background and foreground."""
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    logits = two_channels(logits)
     highest = logits >= logits.amax(dim=1, keepdim=True)  # as argmax, which is slow over channels
     return highest.flatten(2).any(dim=2).any(dim=0)

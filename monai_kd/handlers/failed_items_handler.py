@@ -17,8 +17,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from monai_kd.data.case_name import case_name
 from monai_kd.data.readable_items import ReadableItems, reason_line
-from monai_kd.handlers.case_metrics_handler import case_name
 
 STOPPED = "the run stopped at"
 

@@ -28,9 +28,10 @@ from ignite.engine import Engine, Events
 from monai.transforms import Randomizable
 from monai.utils import convert_to_dst_type
 
-from monai_kd.corrections._inputs import check_size, check_soft_label, most_probable
+from monai_kd.corrections._inputs import check_size, check_soft_label
 from monai_kd.corrections.correction_chain import class_indices
 from monai_kd.handlers._start_checks import check_teacher, check_weights
+from monai_kd.losses._channels import largest, most_probable
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.soft_label import as_soft_label
@@ -187,7 +188,7 @@ class FalsePixelHandler:
                 )
         wrong = most_probable(soft_label) != label
         pixels = image.movedim(1, -1).reshape(-1, image.shape[1])
-        return pixels, label.flatten(), wrong.flatten(), _sureness(soft_label).flatten()
+        return pixels, label.flatten(), wrong.flatten(), largest(soft_label).flatten()
 
     def _collect(
         self, pixels: torch.Tensor, classes: torch.Tensor, wrong: torch.Tensor, generator: torch.Generator
@@ -246,11 +247,6 @@ class FalsePixelHandler:
         self.queues = {int(number): queue[-self.length :] for number, queue in state_dict["queues"].items()}
         full = all(len(queue) in (0, self.length) for queue in self.queues.values())  # 0: a class never shown
         self._filled = bool(state_dict["filled"]) and full
-
-
-def _sureness(soft_label: torch.Tensor) -> torch.Tensor:
-    """The probability (B, 1, *spatial) of the most probable class."""
-    return torch.maximum(soft_label, 1 - soft_label) if soft_label.shape[1] == 1 else soft_label.amax(1, keepdim=True)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from monai_kd.data.case_name import case_name
 from monai_kd.data.csv_rows import append_rows, write_rows
 from monai_kd.data.write_aside import write_aside
-from monai_kd.handlers.case_metrics_handler import case_name
 
 logger = logging.getLogger(__name__)
 COLUMNS = ("frame", "height", "width", "foreground_pixels", "foreground_share", "highest_probability")

@@ -24,6 +24,7 @@ from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 
 from monai_kd.data import replace_file
+from monai_kd.data.case_name import case_names
 from monai_kd.handlers.distillation_handler import DistillationHandler
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.weights_checksum import weights_checksum
@@ -205,7 +206,6 @@ class GainHandler:
 def validation_cases(evaluator: Any) -> int:
     """A checksum of the names of the cases that an evaluator sees, or of their number."""
     dataset = getattr(getattr(evaluator, "data_loader", None), "dataset", None)
-    items = list(getattr(dataset, "data", None) or [])
-    names = sorted(str(item["case"]) for item in items if isinstance(item, dict) and "case" in item)
+    names = sorted(case_names(dataset))
     length = len(dataset) if dataset is not None else 0
     return crc32("|".join(names or [str(length)]).encode())

@@ -25,6 +25,8 @@ from monai.config import KeysCollection
 from monai.utils import ensure_tuple, ensure_tuple_rep
 from torch.nn import functional as F
 
+from monai_kd._private_attributes import handlers_of
+
 MODES = ("bilinear", "trilinear", "bicubic", "area", "nearest", "nearest-exact")
 
 
@@ -88,7 +90,7 @@ class MultiScaleHandler:
         """Register with a trainer whose batches are dictionaries. Attaching twice changes nothing."""
         if engine.has_event_handler(self, Events.ITERATION_STARTED):
             return
-        handlers = [handler[0] for handler in engine._event_handlers[Events.ITERATION_STARTED]]
+        handlers = [handler[0] for handler in handlers_of(engine, Events.ITERATION_STARTED)]
         others = [key for handler in handlers if isinstance(handler, MultiScaleHandler) for key in handler.keys]
         twice = [key for key in self.keys if key in others]
         if twice:  # the scales would multiply: 0.75 of 0.75

@@ -22,7 +22,7 @@ from monai.networks import one_hot
 from monai.utils.enums import AdversarialIterationEvents, AdversarialKeys
 
 from monai_kd.handlers.distillation_term import single
-from monai_kd.networks.soft_label import probabilities
+from monai_kd.losses._channels import probabilities
 from monai_kd.networks.teacher import plain
 
 

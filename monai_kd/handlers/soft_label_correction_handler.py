@@ -9,86 +9,67 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Soft labels repaired with the label before the student sees them (PLC-KD)."""
+"""Soft labels repaired with the label: the old form, see ``CorrectedTeacher``."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
-from monai.engines.utils import IterationEvents
 
-from monai_kd.corrections import CorrectionChain, false_pixels
-from monai_kd.corrections.correction_chain import Correction, class_indices
+from monai_kd.corrections import CorrectedTeacher, CorrectionChain
+from monai_kd.corrections.correction_chain import Correction
 from monai_kd.handlers._event_order import owners
-from monai_kd.handlers._ranks import several_ranks
-from monai_kd.handlers._start_checks import check_engine, check_ranks, check_weights
-from monai_kd.handlers._teacher_student_pair import batch_entry
+from monai_kd.handlers._start_checks import check_corrected, check_engine, check_ranks, check_weights
+from monai_kd.handlers._teacher_student_pair import RANK_TIMEOUT
 from monai_kd.handlers.distillation_handler import DistillationHandler
-from monai_kd.networks.soft_label import as_logits, as_soft_label
-from monai_kd.networks.teacher import plain
 
 
 class SoftLabelCorrectionHandler:
     """
-    Repairs what the teacher of a :py:class:`~monai_kd.handlers.DistillationHandler` says by a chain of corrections, in
-    each iteration between the forward passes and the terms. Wang et al., "Progressively Correcting Soft Labels via
-    Teacher Team for Knowledge Distillation in Medical Image Segmentation", MICCAI 2024, Sec. 2.1, stage 2:
-
-    .. math:: Y^I = T(X) \\to Y^F \\to Y^B \\to Y^U, \\qquad
-        L = L_{seg}(student, label) + \\lambda \\, KL(Y^U || student) \\quad \\text{(Eq. 1)},
-
-    with two :py:class:`~monai_kd.corrections.AssistantCorrection` and one
-    :py:class:`~monai_kd.corrections.SimilarityCorrection`. Put it behind the ``DistillationHandler`` in the trainer's
-    handlers, on every rank; a part is left out by leaving it out of the list (Table 2).
-
-    Terms go on getting logits. Where a correction has changed the soft label p these are log p, scaled as in
-    :py:func:`~monai_kd.networks.soft_label.as_logits`: their softmax is p, and with a temperature T they say p^(1/T),
-    scaled to sum 1, as any logits of p do. All other pixels keep the teacher's own logits to the last bit. Terms on
-    inner layers or on one member of a team see what they saw before. Of a teacher with several outputs the one of full
-    resolution is repaired and the others are dropped, since they would contradict it.
-
-    The assistants see the student's image, or their own ``image_key`` of the batch, in the trainer's precision, in eval
-    mode and without gradient; none of their weights is in an optimizer or a checkpoint. The handler has no state.
-
-    At the end of an epoch ``engine.state.metrics`` has ``false_pixels_teacher`` and for each correction
-    ``false_pixels_<name>``: the false pixels that are left after this step, mean over the epoch's images of all ranks.
-    MONAI's loggers that are attached after it write them.
+    Deprecated. Give the :py:class:`~monai_kd.handlers.DistillationHandler` a
+    :py:class:`~monai_kd.corrections.CorrectedTeacher` as its teacher. This handler does it as
+    training starts and takes it back as training ends, with the same numbers.
 
     Args:
-        corrections: in this order, under a name each; of a sequence the names are those of the classes.
-        distillation: whose teacher is repaired, where a trainer has several handlers of this kind.
+        corrections: as of :py:class:`~monai_kd.corrections.CorrectedTeacher`.
+        distillation: whose teacher is corrected, where a trainer has several handlers of this kind.
 
     Raises:
         TypeError: when a correction cannot be called.
-        ValueError: when the corrections are none, the trainer does not fire the events, or (as training starts) no
-            ``DistillationHandler`` stands before this one, none of its terms sees the teacher's logits, an assistant
-            shares weights with the student, or the handler is missing on another rank, or (as it runs) the batch has
-            no label, or one that does not fit the teacher's classes.
+        ValueError: when there is no correction, the trainer does not fire the events, or (as training starts) no
+            ``DistillationHandler`` stands before this one, none of its terms compares the teacher's logits, an
+            assistant shares weights with the student, or the handler is missing on another rank.
 
     Example::
 
+        >>> import warnings
         >>> from monai_kd.corrections import SimilarityCorrection
-        >>> handler = SoftLabelCorrectionHandler({"similarity": SimilarityCorrection()})
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     handler = SoftLabelCorrectionHandler({"similarity": SimilarityCorrection()})
         >>> list(handler.chain.corrections)
         ['similarity']
     """
 
-    rank_timeout = timedelta(minutes=5)
+    rank_timeout = RANK_TIMEOUT
 
     def __init__(
         self,
         corrections: Mapping[str, Correction] | Sequence[Correction],
         distillation: DistillationHandler | None = None,
     ) -> None:
+        warnings.warn(
+            "`SoftLabelCorrectionHandler` goes with the next release; pass "
+            "`DistillationHandler(CorrectedTeacher(teacher, corrections), ...)`.",
+            FutureWarning,
+            stacklevel=2,
+        )
         self.chain = CorrectionChain(corrections)
         self.distillation = distillation
-        self._corrected: Any = None
-        self._counts: torch.Tensor | None = None  # false pixels after each step, and images
+        self._changed: tuple[DistillationHandler, Any] | None = None  # and its own teacher
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer. Attaching twice changes nothing."""
@@ -96,26 +77,31 @@ class SoftLabelCorrectionHandler:
             return
         check_engine(engine)
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._forget_counts)
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._correct)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
+        engine.add_event_handler(Events.TERMINATE, self._restore)
+        engine.add_event_handler(Events.COMPLETED, self._restore)
 
     def _start(self, engine: Any) -> None:
-        self._corrected = handler = self._find(engine)
-        if all(term.teacher_layers or term.teacher is not None for term in handler.terms.values()):
-            raise ValueError(
-                f"`terms` must hold one that compares logits with those of the whole teacher, but got "
-                f"{list(handler.terms)}, on which a correction has no effect."
-            )
+        self._restore(engine)
+        handler = self._find(engine)
+        own: Any = handler.pair.teacher
+        teacher = CorrectedTeacher(own, self.chain.corrections)
+        check_corrected(teacher, handler.terms)
         check_ranks(self.chain.corrections, self.rank_timeout, type(self).__name__)
-        self.chain.to(engine.state.device)
+        teacher.to(engine.state.device)
         student = engine.network if handler.student is None else handler.student
-        for assistant in self.chain.assistants.values():
-            check_weights(assistant, student, engine.optimizer)
+        check_weights(teacher, student, engine.optimizer)
+        self._changed = handler, own
+        handler.pair.teacher = teacher
+
+    def _restore(self, engine: Any) -> None:
+        if self._changed is not None:
+            handler, teacher = self._changed
+            handler.pair.teacher = teacher
+        self._changed = None
 
     def _find(self, engine: Any) -> DistillationHandler:
-        """The handler whose teacher is repaired, which has to have asked it when this one is called."""
-        attached = owners(engine, IterationEvents.FORWARD_COMPLETED)
+        """The handler whose teacher is corrected, which has to have started when this one does."""
+        attached = owners(engine, Events.STARTED)
         handlers = [owner for owner in attached if isinstance(owner, DistillationHandler)]
         if not handlers:
             raise ValueError(
@@ -139,43 +125,3 @@ class SoftLabelCorrectionHandler:
                 "but got it before; exchange them in `train_handlers`."
             )
         return wanted
-
-    def _correct(self, engine: Any) -> None:
-        output, knowledge = engine.state.output, self._corrected.knowledge
-        label = output.get("label")
-        if not isinstance(label, torch.Tensor):
-            raise ValueError(
-                f"`label` must come with each batch to correct soft labels with it, but got {type(label).__name__}."
-            )
-        images = {key: batch_entry(engine, engine.state.batch, key) for key in self._other_keys}
-        whole = plain(knowledge.logits)
-        logits = whole[: len(label)]  # images without labels follow
-        steps = self.chain(as_soft_label(logits), images | {"image": output["image"]}, label)
-        before, *_, after = steps.values()
-        changed = (after != before).any(1, keepdim=True)
-        knowledge.outputs = [torch.cat([torch.where(changed, as_logits(after), logits), whole[len(label) :]])]
-        self._count(list(steps.values()), class_indices(label))
-
-    @property
-    def _other_keys(self) -> set[str]:
-        return self.chain.image_keys - {"image"}
-
-    # what is told of it
-
-    def _forget_counts(self, engine: Any) -> None:
-        self._counts = None
-
-    def _count(self, steps: list[torch.Tensor], label: torch.Tensor) -> None:
-        counts = [false_pixels(step, label).sum() for step in steps]
-        counts.append(torch.full_like(counts[0], len(label)))
-        batch = torch.stack(counts).double()
-        self._counts = batch if self._counts is None else self._counts + batch
-
-    def _report(self, engine: Any) -> None:
-        if self._counts is None:
-            return
-        if several_ranks():
-            dist.all_reduce(self._counts)
-        *totals, images = self._counts.tolist()
-        for name, total in zip(["teacher", *self.chain.corrections], totals):
-            engine.state.metrics[f"false_pixels_{name}"] = total / images

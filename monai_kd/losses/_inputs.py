@@ -103,11 +103,6 @@ def one_hot_label(
     return one_hot(values, num_classes, dtype=student.dtype)
 
 
-def two_channels(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits z of one channel, a foreground probability sigmoid(z), as (0, z); others as they are."""
-    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
-
-
 def resize(feature: torch.Tensor, size: Sequence[int], mode: str) -> torch.Tensor:
     """Return the feature or mask at another spatial size; the same one if it has that size.
 

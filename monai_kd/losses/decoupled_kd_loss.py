@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ._activation import OverlapCheck
+from ._channels import two_channels
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -25,7 +26,6 @@ from ._inputs import (
     check_same_prediction,
     class_balanced_mean,
     one_hot_label,
-    two_channels,
 )
 from ._tempered_loss import TemperedLoss
 

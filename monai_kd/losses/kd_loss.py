@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ._activation import ACTIVATIONS, OverlapCheck, bernoulli_divergence, overlapping_masks
+from ._channels import two_channels
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -23,7 +24,6 @@ from ._inputs import (
     check_same_prediction,
     class_balanced_mean,
     one_hot_label,
-    two_channels,
 )
 from ._tempered_loss import TemperedLoss
 

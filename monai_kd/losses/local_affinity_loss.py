@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ._activation import ACTIVATIONS, OverlapCheck, overlapping_masks
+from ._channels import two_channels
 from ._inputs import (
     as_inputs,
     autocast_disabled,
@@ -27,7 +28,6 @@ from ._inputs import (
     class_balanced_mean,
     one_hot_label,
     resize,
-    two_channels,
 )
 
 

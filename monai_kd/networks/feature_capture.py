@@ -16,14 +16,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-# in-place activations that are switched off, and for how many captures: the last to go switches them on again
-_switched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+from monai_kd._private_attributes import compiled_inside, is_compiled_module, version_of
+
+# attribute of an in-place activation: how many captures have switched it off; the last to go switches it on again
+SWITCHED_OFF = "monai_kd_switched_off"
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -32,21 +33,25 @@ def unwrap(network: nn.Module) -> nn.Module:
     while True:
         if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = inner.module
-        elif hasattr(inner, "_orig_mod"):
-            inner = inner._orig_mod
+        elif compiled_inside(inner) is not None:
+            inner = compiled_inside(inner)
         else:
             return inner
 
 
 def is_compiled(network: nn.Module) -> bool:
     """Whether the network or a part of it was compiled."""
-    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in network.modules())
+    return any(map(is_compiled_module, network.modules()))
 
 
 def forget_compiled(network: nn.Module) -> None:
     """Drop compiled graphs if the network has one, which would not see hooks that came after it."""
     if is_compiled(network):
         torch.compiler.reset()
+
+
+def _is_inplace(module: nn.Module) -> bool:
+    return getattr(module, "inplace", False) is True
 
 
 class _Hook:
@@ -123,17 +128,17 @@ class FeatureCapture:
         return modules[layer]
 
     def _switch_off(self) -> list[Any]:
-        modules = [m for m in self.network.modules() if m in _switched or getattr(m, "inplace", False) is True]
+        modules = [m for m in self.network.modules() if hasattr(m, SWITCHED_OFF) or _is_inplace(m)]
         for module in modules:
             module.inplace = False  # type: ignore[assignment]
-            _switched[module] = _switched.get(module, 0) + 1
+            setattr(module, SWITCHED_OFF, getattr(module, SWITCHED_OFF, 0) + 1)
         return modules
 
     def _record(self, layer: str, output: Any) -> None:
         self._outputs[layer] = output
         self._calls[layer] = self._calls.get(layer, 0) + 1
         if isinstance(output, torch.Tensor) and not torch.compiler.is_compiling():
-            self._versions[layer] = output._version
+            self._versions[layer] = version_of(output)
 
     def __getitem__(self, layer: str) -> torch.Tensor:
         """The map (B, C, *spatial) that ``layer`` returned in the last forward pass."""
@@ -152,7 +157,7 @@ class FeatureCapture:
                 f"layer `{layer}` must be called once per forward pass, but got {self._calls[layer]} calls; "
                 "choose a layer that is not shared, train with `SimpleInferer`, or `clear()` between passes."
             )
-        if self._versions.get(layer, output._version) != output._version:
+        if self._versions.get(layer, version_of(output)) != version_of(output):
             raise RuntimeError(
                 f"the map of layer `{layer}` was changed in place after the layer returned it; "
                 "capture the layer that changes it, or write that operation out of place."
@@ -208,10 +213,11 @@ class FeatureCapture:
 
     def _switch_on(self) -> None:
         for module in self._inplace:
-            others = _switched.pop(module, 1) - 1
+            others = getattr(module, SWITCHED_OFF) - 1
             if others > 0:
-                _switched[module] = others
+                setattr(module, SWITCHED_OFF, others)
             else:
+                delattr(module, SWITCHED_OFF)
                 module.inplace = True
         self._inplace = []
 

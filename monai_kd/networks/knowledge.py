@@ -44,7 +44,7 @@ class Knowledge:
 
     @property
     def logits(self) -> torch.Tensor:
-        """The logits of full resolution. Assigning replaces them: so a correction repairs a soft label."""
+        """The logits of full resolution. Assigning replaces them."""
         return self.outputs[0]
 
     @logits.setter

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from monai_kd._private_attributes import TorchDispatchMode, version_of
 
 SIGMOIDS = (torch.ops.aten.sigmoid.default, torch.ops.aten.sigmoid_.default, torch.ops.aten.hardsigmoid.default)
 
@@ -43,7 +44,7 @@ class LastSigmoid(TorchDispatchMode):
         """Call the operation."""
         result = func(*args, **(kwargs or {}))
         if func in SIGMOIDS and not result.is_inference():
-            self._result, self._version = result, result._version
+            self._result, self._version = result, version_of(result)
         return result
 
     def is_result(self, output: torch.Tensor) -> bool:
@@ -51,4 +52,4 @@ class LastSigmoid(TorchDispatchMode):
         last = self._result
         if last is None or last.data_ptr() != output.data_ptr():
             return False
-        return last._version == self._version  # later changed in place, as a gate is
+        return version_of(last) == self._version  # later changed in place, as a gate is

@@ -25,6 +25,7 @@ import torch
 from monai.utils import optional_import
 from torch import nn
 
+from monai_kd._private_attributes import numpy_scalar
 from monai_kd.networks.check_whole import check_whole
 
 CHECKPOINTS = ("final", "best", "latest")
@@ -33,7 +34,7 @@ HOW = "python -m pip install nnunetv2"
 SCALARS = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")},
-    np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar,  # type: ignore[attr-defined]
+    numpy_scalar(),
 ]
 
 

@@ -15,19 +15,8 @@ from __future__ import annotations
 
 import torch
 
+from monai_kd.losses._channels import probabilities
 from monai_kd.networks._plain import plain
-
-
-def probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """
-    The probabilities that logits (B, C, *spatial) mean: their softmax over the classes, of one channel their sigmoid.
-
-    Example::
-
-        >>> probabilities(torch.zeros(1, 1, 1, 1)).item()
-        0.5
-    """
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
 
 
 def as_soft_label(logits: torch.Tensor) -> torch.Tensor:

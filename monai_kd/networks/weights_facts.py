@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from monai_kd._private_attributes import metadata_of
+
 KEY = "monai_kd"  # beside the versions of the modules, which torch keeps there
 
 
@@ -37,7 +39,7 @@ def with_facts(state_dict: Any, facts: Mapping[str, Any]) -> Any:
     Raises:
         TypeError: when the state dict has no metadata, as a plain dictionary.
     """
-    metadata = getattr(state_dict, "_metadata", None)
+    metadata = metadata_of(state_dict)
     if metadata is None:
         raise TypeError(
             f"`state_dict` must come from `network.state_dict()`, but got {type(state_dict).__name__} without metadata."
@@ -52,7 +54,7 @@ def facts_of(content: Any) -> dict[str, Any]:
     if isinstance(content, Mapping):
         candidates += content.values()
     for each in candidates:
-        found = (getattr(each, "_metadata", None) or {}).get(KEY)
+        found = (metadata_of(each) or {}).get(KEY)
         if found:
             return dict(found)
     return {}

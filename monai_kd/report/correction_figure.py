@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from monai.utils import convert_to_numpy, convert_to_tensor
 
-from monai_kd.corrections import CorrectionChain, false_pixels
-from monai_kd.corrections.correction_chain import corrected_steps
+from monai_kd.corrections import CorrectedTeacher, false_pixels
+from monai_kd.corrections.corrected_teacher import corrected_by, item_steps
+from monai_kd.losses._channels import foreground
 from monai_kd.networks import Teacher, TeacherTeam
 from monai_kd.networks.teacher import plain
 from monai_kd.report._picture import picture
@@ -53,7 +54,7 @@ class CorrectionCase:
 
 def correction_cases(
     dataset: Any,
-    teacher: Teacher | TeacherTeam,
+    teacher: Teacher | TeacherTeam | CorrectedTeacher,
     corrections: Mapping[str, Any] | Sequence[Any] = (),
     device: torch.device | str = "cpu",
     image_key: str = "image",
@@ -61,13 +62,14 @@ def correction_cases(
     picture_key: str = "image",
 ) -> list[CorrectionCase]:
     """
-    Ask the teacher about each item of a dataset and correct what it says, for :py:func:`correction_figure`.
+    Ask the teacher about each item of a dataset, for :py:func:`correction_figure`.
 
     Args:
         dataset: items with image (channels, *spatial) and label (1, *spatial), preprocessed as in training but for what
             is random. The name of a case is the item's ``"case"``, or its number.
-        teacher: a :py:class:`~monai_kd.networks.Teacher` or :py:class:`~monai_kd.networks.TeacherTeam`.
-        corrections: as of :py:class:`~monai_kd.corrections.CorrectionChain`; without any the teacher's are shown.
+        teacher: a :py:class:`~monai_kd.networks.Teacher`, :py:class:`~monai_kd.networks.TeacherTeam` or
+            :py:class:`~monai_kd.corrections.CorrectedTeacher`, whose steps are shown.
+        corrections: of a teacher without its own, the old form of a ``CorrectedTeacher``.
         device: where the networks run.
         image_key: entry of the image.
         label_key: entry of the label.
@@ -84,16 +86,17 @@ def correction_cases(
         >>> import torch
         >>> from monai_kd.corrections import SimilarityCorrection
         >>> data = [{"image": torch.rand(3, 8, 8), "label": torch.ones(1, 8, 8), "case": "01"}]
-        >>> (case,) = correction_cases(data, Teacher(torch.nn.Conv2d(3, 2, 1)), [SimilarityCorrection()])
+        >>> teacher = CorrectedTeacher(Teacher(torch.nn.Conv2d(3, 2, 1)), [SimilarityCorrection()])
+        >>> (case,) = correction_cases(data, teacher)
         >>> case.name, list(case.soft_labels)
         ('01', ['teacher', 'similarity'])
     """
-    chain = CorrectionChain(corrections).to(device) if corrections else None
+    teacher = corrected_by(teacher, corrections)
     teacher.to(device)
     cases = []
     for number in range(len(dataset)):
         item = dataset[number]
-        steps = corrected_steps(item, teacher, chain, device, image_key, label_key)
+        steps = item_steps(item, teacher, device, image_key, label_key)
         soft_labels = {name: step[0].cpu() for name, step in steps.items()}
         name = str(item.get("case", number))
         cases.append(CorrectionCase(name, plain(item[picture_key]), plain(item[label_key]), soft_labels))
@@ -177,8 +180,7 @@ def _draw_case(row: np.ndarray, case: CorrectionCase, axcodes: str | None) -> No
     row[1].imshow(mask, **grey)
     row[0].set_ylabel(case.name if index is None else f"{case.name}, slice {index}", fontsize=8)
     for axes, (name, soft_label) in zip(row[2:], soft_labels.items(), strict=True):
-        foreground = soft_label if soft_label.shape[1] == 1 else 1 - soft_label[:, :1]
-        axes.imshow(_as_seen(foreground[0], index, axcodes)[..., 0], **grey)
+        axes.imshow(_as_seen(foreground(soft_label)[0], index, axcodes)[..., 0], **grey)
         _outline(axes, mask, LABEL_COLOUR)
         wrong = _as_seen(false[name][None], index, axcodes)[..., 0]
         axes.imshow(_coloured(wrong, mask), interpolation="nearest")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from monai_kd._private_attributes import tree_leaves
 from monai_kd.report._probe import probe, probe_input
 from monai_kd.report.table import Table
 

@@ -22,9 +22,9 @@ import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from monai_kd._private_attributes import tree_leaves
 from monai_kd.report._probe import probe, probe_input
 
 

@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 WITH_CHECKSUM = 47  # zlib's number for gzip or zlib data, whichever they are
 GZIP = b"\x1f\x8b"
 STEP = 1 << 22  # bytes
-_whole: dict[tuple[str, int, int], int] = {}  # bytes of the data of files that were read to their checksum
 
 
 def inflated_size(path: Path, start: int = 0) -> int:
@@ -46,16 +46,17 @@ def inflated_size(path: Path, start: int = 0) -> int:
         (17, 1000)
     """
     state = path.stat()
-    key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
-    if key in _whole:
-        return _whole[key]
+    return _size_of(path.resolve(), start, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _size_of(path: Path, start: int, *state: int) -> int:
     with path.open("rb") as stream:
         stream.seek(start)
         try:
-            _whole[key] = _inflated_size(stream)
+            return _inflated_size(stream)
         except zlib.error as error:
             raise ValueError(f"its compressed data are damaged, {error}; copy it once more.") from error
-    return _whole[key]
 
 
 def _inflated_size(stream: BinaryIO) -> int:

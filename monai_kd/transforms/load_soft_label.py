@@ -13,60 +13,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import convert_to_numpy, optional_import
+
+from monai_kd.transforms.soft_label_file import WEIGHTS_KEY, read_soft_label, soft_label_path, stored_origin
 
 AGAIN = (
     "Store soft labels again with `monai_kd.corrections.store_soft_labels` (in a bundle that has it: the command with "
     "configs/store_soft_labels.yaml)"
 )
-
-
-def sample_key(image: Any, label: Any) -> str:
-    """
-    What a stored soft label belongs to: a fingerprint of an image and its label, so that another file, another label
-    and another preprocessing all give another key.
-
-    Args:
-        image: the preprocessed image.
-        label: its label.
-
-    Returns:
-        32 hexadecimal digits.
-
-    Example::
-
-        >>> sample_key(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)) == sample_key(torch.zeros(1, 4), torch.zeros(1, 4))
-        False
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for value in (image, label):
-        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # which NumPy does not know
-            value = value.float()
-        array = np.ascontiguousarray(convert_to_numpy(value))
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def stored_origin(path: Path) -> dict[str, str]:
-    """What the file of a stored soft label says of its origin; nothing where it is broken or something else."""
-    safe_open, broken = (optional_import("safetensors", name=name)[0] for name in ("safe_open", "SafetensorError"))
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            origin = file.metadata() or {}
-            return origin if "weights_key" in origin and "logits" in file.keys() else {}  # noqa: SIM118
-    except broken:
-        return {}
 
 
 class LoadSoftLabeld(MapTransform):
@@ -79,11 +40,11 @@ class LoadSoftLabeld(MapTransform):
     degrees keep each pixel's soft label as it is. Where interpolation mixes pixels, the most probable class of a
     soft label can differ from the label at borders between classes.
 
-    A soft label is never used for something else than it was computed for: it is found by the image and the label as
-    they are preprocessed (:py:func:`sample_key`), and refused if it comes from other weights. Which corrections were
-    made, and with which options, is not known here: name in ``weights_key`` what matters of them. What is noticed is a
-    folder that mixes two chains of corrections or two numbers of classes, as storing that was stopped half way leaves
-    it.
+    A soft label is never used for something else than it was computed for. It is found by the image and the label as
+    they are preprocessed, see :py:func:`~monai_kd.transforms.soft_label_file.sample_key`. It is refused if it comes
+    from other weights. Which corrections were made, and with which options, is not known here: name in ``weights_key``
+    what matters of them. What is noticed is a folder that mixes two chains of corrections or two numbers of classes, as
+    storing that was stopped half way leaves it.
 
     Args:
         keys: entries to write, ``"soft_label"``.
@@ -126,7 +87,7 @@ class LoadSoftLabeld(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         image = d[self.image_key]
-        path = self.folder / f"{sample_key(image, d[self.label_key])}.safetensors"
+        path = soft_label_path(self.folder, image, d[self.label_key])
         for key in self.keys:
             d[key] = self._load(path, image)
         return d
@@ -144,7 +105,7 @@ class LoadSoftLabeld(MapTransform):
                 f"`folder` must hold whole files of stored soft labels, but got {path}, which is broken or something "
                 f"else. {AGAIN}, which replaces it."
             )
-        if origin["weights_key"] != self.weights_key:
+        if origin[WEIGHTS_KEY] != self.weights_key:
             raise ValueError(
                 f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and "
                 f"{origin['weights_key']} in {path}: teacher, assistants or corrections have changed since, or are "
@@ -156,7 +117,5 @@ class LoadSoftLabeld(MapTransform):
                 f"`folder` must hold soft labels of one chain of corrections and number of classes, but got "
                 f"{origin} in {path} and {self._first[0]} in {self._first[1]}. {AGAIN}, to the end."
             )
-        with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:
-            logits = file.get_tensor("logits").float()
-        soft_label = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
+        soft_label = read_soft_label(path)
         return MetaTensor(soft_label, affine=image.affine) if isinstance(image, MetaTensor) else soft_label

@@ -34,7 +34,7 @@ from monai.handlers import CheckpointLoader, StatsHandler
 from monai.transforms import Compose, Lambda, SaveImage, apply_transform
 
 from monai_kd.bundle import prepare_console, trained_weights
-from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, checkpoints, root_cause, tell_how_to_resume
+from monai_kd.bundle.prepare_console import ENGINES, _is_of_use, root_cause, tell_how_to_resume
 from monai_kd.data import ReadableItems, WholeNiftiWriter
 from monai_kd.handlers import FailedItemsHandler
 from monai_kd.transforms import LoadVolumed, hounsfield_range
@@ -55,7 +55,6 @@ def console(monkeypatch) -> Iterator[None]:
     with warnings.catch_warnings():
         prepare_console()
         yield
-    checkpoints.clear()
     for name in (*(f"ignite.engine.engine.{engine}" for engine in ENGINES), "monai.handlers.StatsHandler"):
         logging.getLogger(name).removeFilter(_is_of_use)
 

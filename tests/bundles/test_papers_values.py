@@ -28,6 +28,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import RandomizableTrait, RandomizableTransform
 from torch import nn
 
+from monai_kd.corrections import CorrectedTeacher
 from monai_kd.losses import (
     AttentionSupervisionLoss,
     AttentionTransferLoss,
@@ -542,7 +543,7 @@ def window(training: AsTrained) -> tuple[float, float]:
 
 
 def parts(training: AsTrained) -> list[str]:
-    return list(training.handler("SoftLabelCorrectionHandler").chain.corrections)
+    return list(training.get("corrected_teacher").chain.corrections)
 
 
 def class_of(network: Any) -> str:
@@ -557,7 +558,9 @@ def quarters(training: AsTrained) -> list[float]:
 def teachers(training: AsTrained) -> list[Teacher]:
     """Those that the student learns from."""
     handler = training.handler("DistillationHandler") or training.handler("AdversarialDistillationHandler")
-    return list(handler.teacher.members.values()) or [handler.teacher]
+    teacher = handler.teacher
+    teacher = teacher.teacher if isinstance(teacher, CorrectedTeacher) else teacher
+    return list(teacher.members.values()) or [teacher]
 
 
 READ = {

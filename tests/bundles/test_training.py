@@ -94,7 +94,7 @@ def test_what_is_trained_is_resumed(trained, tiny_data, name, overlay):
 
 
 METHOD = {XPNET: ["AdversarialDistillationHandler"]}
-METHOD |= dict.fromkeys(TEAMS, ["DistillationHandler", "SoftLabelCorrectionHandler"])
+METHOD |= dict.fromkeys(TEAMS, ["DistillationHandler"])
 FIRST = {"train_assistant_f.yaml": ["FalsePixelHandler"], "train_teacher2.yaml": ["Pix2PixHandler"]}
 FIRST |= {"train_3d.yaml": ["DistillationHandler"]}
 TEACHING = {handler for handlers in (*METHOD.values(), *FIRST.values()) for handler in handlers}

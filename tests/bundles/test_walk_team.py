@@ -80,8 +80,10 @@ def parsed(*configs: str, **values: Any) -> ConfigParser:
 def test_rows_of_table_2_have_their_parts(row):
     parser = parsed("train.yaml", **overrides(ROWS[row]))
     assert list(parser.get_parsed_content("corrections")) == TABLE_2[row]
-    assert parser.get_parsed_content("corrected") is bool(TABLE_2[row])
-    assert len(parser.get_parsed_content("distillation")) == 1 + bool(TABLE_2[row])
+    corrected = parser.get_parsed_content("corrected_teacher")
+    assert (corrected is not None) is bool(TABLE_2[row])
+    (handler,) = parser.get_parsed_content("distillation")
+    assert handler.teacher is (corrected or parser.get_parsed_content("teacher"))
 
 
 def test_objective_is_equation_1():

@@ -39,7 +39,7 @@ from monai_kd.losses import KDLoss
 from monai_kd.networks import StoredSoftLabel, Teacher
 from monai_kd.networks.soft_label import as_soft_label
 from monai_kd.transforms import LoadMaskd, LoadRGBd, LoadSoftLabeld
-from monai_kd.transforms.load_soft_label import sample_key
+from monai_kd.transforms.soft_label_file import sample_key
 from tests.corrections.correction_case import cases, make_case, predicted
 
 save_file = pytest.importorskip("safetensors.torch").save_file

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_kd.corrections import AssistantCorrection, SimilarityCorrection
+from monai_kd.corrections import AssistantCorrection, CorrectedTeacher, SimilarityCorrection
 from monai_kd.handlers import DistillationTerm, FalsePixelHandler, SoftLabelCorrectionHandler
 from monai_kd.networks import Teacher
 from tests.handlers.engine_case import make_data, soften, student_net, teacher_net
@@ -36,7 +36,7 @@ def corrected() -> dict[str, Any]:
     """Both kinds of correction."""
     student = DistributedDataParallel(student_net())
     parts = [AssistantCorrection(student_net(seed=5)), SimilarityCorrection()]
-    handlers = [handler_of(DistillationTerm(soften)), SoftLabelCorrectionHandler(parts)]
+    handlers = [handler_of(DistillationTerm(soften), teacher=CorrectedTeacher(Teacher(teacher_net()), parts))]
     trainer = make_trainer(student, handlers, data=own_data())
     trainer.run()
     return {"student": weights(student), "metrics": dict(trainer.state.metrics)}
@@ -65,7 +65,7 @@ def false_pixels() -> dict[str, Any]:
 def alone() -> dict[str, Any]:
     """All images on one rank, for the numbers."""
     parts = [AssistantCorrection(student_net(seed=5)), SimilarityCorrection()]
-    handlers = [handler_of(DistillationTerm(soften)), SoftLabelCorrectionHandler(parts)]
+    handlers = [handler_of(DistillationTerm(soften), teacher=CorrectedTeacher(Teacher(teacher_net()), parts))]
     trainer = make_trainer(student_net(), handlers, data=make_data(16), epochs=1)
     trainer.run()
     return dict(trainer.state.metrics)
