@@ -36,18 +36,6 @@ KINDS = (
     "report",
     "transforms",
 )
-    "bundle",
-    "cli",
-    "corrections",
-    "data",
-    "handlers",
-    "losses",
-    "metrics",
-    "networks",
-    "nnunet",
-    "report",
-    "transforms",
-)
 
 
 def __getattr__(name: str) -> Any:

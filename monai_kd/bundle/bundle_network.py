@@ -21,7 +21,8 @@ from torch import nn
 
 from monai_kd.bundle.check_overrides import check_network_overrides
 from monai_kd.bundle.locate import locate_bundle
-from monai_kd.networks.load_network import CONFIGS, load_bundle_network
+from monai_kd.networks.bundle_config import CONFIGS
+from monai_kd.networks.load_network import load_bundle_network
 
 
 def bundle_network(

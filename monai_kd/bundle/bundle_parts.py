@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from pydoc import locate
@@ -28,8 +27,9 @@ from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer, Trainer
 
 from monai_kd.bundle.check_overrides import check_overrides
+from monai_kd.networks.bundle_config import CONFIGS, components, entry, inference_loader
+from monai_kd.networks.bundle_errors import bundle_errors
 from monai_kd.networks.bundle_importable import bundle_importable
-from monai_kd.networks.load_network import CONFIGS
 
 Config = Mapping[str, Any]
 REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
@@ -137,28 +137,6 @@ def _parser(files: list[Path], folder: Path) -> ConfigParser:
     return parser
 
 
-def entry(config: Any, identifier: str) -> Any:
-    """The raw content of an id; None if there is none."""
-    for part in identifier.replace("#", "::").split("::"):
-        if isinstance(config, list):
-            config = config[int(part)] if part.isdigit() and int(part) < len(config) else None
-        else:
-            config = config.get(part) if isinstance(config, Mapping) else None
-    return config
-
-
-def components(config: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The ``_target_`` blocks of a configuration with their ids."""
-    if isinstance(config, Mapping):
-        if "_target_" in config:
-            yield path, dict(config)
-        items: Any = config.items()
-    else:
-        items = enumerate(config) if isinstance(config, list) else ()
-    for key, value in items:
-        yield from components(value, f"{path}::{key}" if path else str(key))
-
-
 def reachable(config: Config, start: Any, seen: set[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The ``_target_`` blocks that an entry refers to, directly or through others."""
     seen = set() if seen is None else seen
@@ -258,17 +236,8 @@ def _network(config: Config, start: Any, trainer: str) -> str:
 
 def _arguments(parser: ConfigParser, network: str, folder: Path) -> dict[str, Any]:
     """The block of the network without references."""
-    try:
-        with bundle_importable(folder):
-            resolved = parser.get_parsed_content(network, instantiate=False)
-    except Exception as error:  # an expression may do anything
-        while error.__cause__ is not None:
-            error = error.__cause__  # type: ignore[assignment]
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"`{network}` must be readable on this machine, but got {type(error).__name__}: {reason}; change what "
-            "fails with --override."
-        ) from error
+    with bundle_errors(folder, network), bundle_importable(folder):
+        resolved = parser.get_parsed_content(network, instantiate=False)
     return dict(getattr(resolved, "config", resolved))
 
 
@@ -276,7 +245,7 @@ def _own_arguments(files: list[Path], network: str, folder: Path) -> dict[str, A
     """The block of the network as the files have it."""
     try:
         return _arguments(_parser(files, folder), network, folder)
-    except ValueError:
+    except (ImportError, ValueError):
         return None
 
 
@@ -324,27 +293,6 @@ def _weights(folder: Path, checkpoint: str) -> Path:
             "download or train them, or name the file with --checkpoint."
         )
     return path
-
-
-def inference_loader(folder: Path) -> tuple[Path, str] | None:
-    """
-    The file that a bundle's configuration for inference loads, and the name of the network in it.
-
-    Args:
-        folder: the bundle.
-    """
-    for name in CONFIGS:
-        file = folder / "configs" / name
-        if not name.startswith("inference") or not file.is_file():
-            continue
-        parser = ConfigParser()
-        parser.read_config(str(file))
-        parser["bundle_root"] = str(folder)
-        for key, block in components(deepcopy(parser.get())):
-            if _is_kind(block, monai.handlers.CheckpointLoader) and isinstance(block.get("load_dict"), Mapping):
-                path = Path(str(parser.get_parsed_content(f"{key}::load_path")))
-                return path if path.is_absolute() else folder / path, next(iter(block["load_dict"]))
-    return None
 
 
 def _input_shape(folder: Path) -> tuple[int, ...] | None:

@@ -34,7 +34,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import monai_kd
 from monai_kd.bundle.best_checkpoint_saver import BestCheckpointSaver
-from monai_kd.bundle.bundle_parts import BundleParts, bundle_parts, components, inference_loader
+from monai_kd.bundle.bundle_parts import BundleParts, bundle_parts
 from monai_kd.bundle.latest_checkpoint import latest_checkpoint, resume_checkpoints
 from monai_kd.bundle.locate import locate_bundle
 from monai_kd.bundle.override_value import FILES
@@ -48,6 +48,7 @@ from monai_kd.data.write_aside import replace_file
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GainHandler
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher, shrink
+from monai_kd.networks.bundle_config import components, inference_loader
 from monai_kd.networks.bundle_importable import bundle_importable
 from monai_kd.networks.feature_capture import unwrap
 from monai_kd.networks.shrink import build, flops_of, shrink_to_flops

@@ -23,8 +23,9 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_kd.bundle.bundle_parts import BundleParts, entry
+from monai_kd.bundle.bundle_parts import BundleParts
 from monai_kd.data.write_aside import folder_aside, replace_file
+from monai_kd.networks.bundle_config import entry
 
 LEFT_OUT = ("models", "eval", "results", "cache", "__pycache__", ".git", "large_files.yml")
 COPIED = ("configs", "docs", "scripts")

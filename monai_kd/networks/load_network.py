@@ -13,18 +13,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from monai_kd.networks.bundle_config import CONFIGS
+from monai_kd.networks.bundle_errors import bundle_errors
+from monai_kd.networks.bundle_importable import bundle_importable
 from monai_kd.networks.check_whole import check_whole
 
-# evaluate is an overlay of train, which holds nothing that stands alone
-CONFIGS = [f"{stage}.{suffix}" for stage in ("inference", "train") for suffix in ("json", "yaml", "yml")]
 NETWORK_IDS = ("network_def", "network", "net")
 
 
@@ -46,7 +49,8 @@ def load_bundle_network(
 
     Raises:
         FileNotFoundError: when the folder has no such configuration.
-        ValueError: when no configuration has the network; the message names those that there are.
+        ImportError: when a package is missing.
+        ValueError: when no configuration has the network, with those that there are, or when it cannot be built.
     """
     found = [bundle / "configs" / name for name in CONFIGS if (bundle / "configs" / name).is_file()]
     if not found:
@@ -61,7 +65,8 @@ def load_bundle_network(
         parser["bundle_root"] = str(bundle)
         for identifier in identifiers:
             if identifier in parser:
-                network = parser.get_parsed_content(identifier)
+                with bundle_errors(bundle, identifier), bundle_importable(bundle), _loaded_to_cpu():
+                    network = parser.get_parsed_content(identifier)
                 if not isinstance(network, nn.Module) and callable(network):  # `_mode_: callable`
                     network = network()
                 return network.cpu() if isinstance(network, nn.Module) else network
@@ -71,6 +76,18 @@ def load_bundle_network(
         f"`network` must be an id in the configuration of {bundle.name}, but got {asked}; "
         f"there is {', '.join(sorted(known)) or 'none'}."
     )
+
+
+@contextmanager
+def _loaded_to_cpu() -> Iterator[None]:
+    """A configuration that loads to a GPU is read on a machine without one."""
+    original = torch.load
+
+    def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return original(file, "cpu", *args, **kwargs)
+
+    with nullcontext() if torch.cuda.is_available() else patch.object(torch, "load", load):
+        yield
 
 
 def load_torchscript(path: Path) -> nn.Module:

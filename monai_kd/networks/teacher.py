@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from monai_kd.networks._plain import plain
+from monai_kd.networks.bundle_config import inference_loader
 from monai_kd.networks.feature_capture import FeatureCapture, is_compiled, unwrap
 from monai_kd.networks.isolated_rng import isolated_rng
 from monai_kd.networks.knowledge import Knowledge
@@ -67,14 +68,16 @@ class Teacher:
     Args:
         network: one of: a module; a callable without arguments that builds one (in a bundle: the ``_target_`` block
             with ``_mode_: callable``), called without moving the random state from which the student is initialised;
-            the folder of a MONAI bundle, whose ``network_def`` and ``models/model.pt`` are taken; a TorchScript file
-            (logits only). Reading a bundle's configuration runs the code in it: use bundles that you trust.
+            the folder of a MONAI bundle, whose ``network_def`` is taken with the weights that its inference loads; a
+            TorchScript file (logits only). Reading a bundle's configuration runs the code in it: use bundles that you
+            trust.
         checkpoint: file of weights for ``network``: a state dict or MONAI's ``CheckpointSaver`` file (``.pt``), or
             ``.safetensors``. Read with ``weights_only=True``, always. A callable needs it, unless it builds the same
             weights each time; a module may have its weights already.
         checkpoint_key: entry of the checkpoint that holds the weights, if it holds several.
         image_key: entry of the batch that this teacher sees, if its preprocessing differs from the student's. The
             network gets a copy of it, so that nothing it writes there is seen by others.
+        override: values of the bundle's configuration by id, ``{"network_def": {...}}``.
         outputs: what the network returns: ``"logits"``; ``"softmax"`` for probabilities that sum to 1 over the
             channels, or of the foreground in one channel; ``"sigmoid"`` for those of channels that are independent.
             Probabilities p are turned into logits, log(p) but for a constant, or log(p / (1 - p)). None: logits, and
@@ -100,13 +103,18 @@ class Teacher:
         checkpoint_key: str | None = None,
         image_key: str = "image",
         outputs: str | None = None,
+        override: Mapping[str, Any] | None = None,
     ) -> None:
         check_outputs(outputs)
         self.outputs = outputs
         self.image_key = image_key
-        self.network = self._build(network)
-        if checkpoint is None and isinstance(network, (str, PathLike)) and Path(network).is_dir():
-            checkpoint = Path(network) / "models" / "model.pt"
+        folder = Path(network) if isinstance(network, (str, PathLike)) and Path(network).is_dir() else None
+        if override and folder is None:
+            raise ValueError(f"`override` must be for a bundle folder, but got {network!r}; leave it out.")
+        self.network = self._build(network) if folder is None else _bundle_network(folder, override)
+        if checkpoint is None and folder is not None:
+            found = inference_loader(folder)
+            checkpoint, checkpoint_key = found or (folder / "models" / "model.pt", checkpoint_key)
         source = network if checkpoint is None else checkpoint
         self.weights_files = [Path(source)] if isinstance(source, (str, PathLike)) else []
         if checkpoint is not None:
@@ -162,8 +170,7 @@ class Teacher:
             return network
         with isolated_rng():
             if isinstance(network, (str, PathLike)):
-                path = Path(network)
-                return load_bundle_network(path) if path.is_dir() else load_torchscript(path)
+                return load_torchscript(Path(network))
             built = network() if callable(network) else network
         if not isinstance(built, nn.Module):
             raise TypeError(
@@ -253,3 +260,8 @@ class Teacher:
     def named_tensors(self) -> dict[str, torch.Tensor]:
         """The weights and buffers by name."""
         return named_tensors(self.network)
+
+
+def _bundle_network(folder: Path, override: Mapping[str, Any] | None) -> nn.Module:
+    with isolated_rng():
+        return load_bundle_network(folder, override=override)
