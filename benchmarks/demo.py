@@ -28,7 +28,7 @@ from typing import Any
 import fire
 import torch
 
-from monai_kd.bundle.demo import demo
+from monai_kd.cli.demo import demo
 from monai_kd.report import Table, paired_test, read_cases, values_by_class
 
 

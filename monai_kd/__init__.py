@@ -23,7 +23,19 @@ from typing import Any
 __all__ = ["__version__", "distil"]
 __version__ = "0.1.0"
 
-KINDS = ("bundle", "corrections", "data", "handlers", "losses", "metrics", "networks", "nnunet", "report", "transforms")
+KINDS = (
+    "bundle",
+    "cli",
+    "corrections",
+    "data",
+    "handlers",
+    "losses",
+    "metrics",
+    "networks",
+    "nnunet",
+    "report",
+    "transforms",
+)
 
 
 def __getattr__(name: str) -> Any:

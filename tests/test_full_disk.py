@@ -29,11 +29,11 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 
 from monai_kd.bundle import BestCheckpointSaver, ResumeSaver
-from monai_kd.bundle.bundles import bundles
 from monai_kd.bundle.demo_page import NAMES, write_json
 from monai_kd.bundle.distil import distil
-from monai_kd.bundle.export import export
 from monai_kd.bundle.staged_workflow import _write_settings
+from monai_kd.cli.bundles import bundles
+from monai_kd.cli.export import export
 from monai_kd.corrections import store_soft_labels
 from monai_kd.data import (
     WholeNiftiWriter,

@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_kd import cli
+from monai_kd.cli.arguments import bind, typed
 
 COMMANDS = [
     "bundles list",
@@ -108,12 +109,12 @@ DEMO = st.sampled_from(["demo --output_dir out --seed 1 --epochs 2 --num_cases 1
 @given(DEMO, st.integers(1, 8), WORDS)
 def test_demo_takes_numbers_alone(words, place, word):
     """It would generate data first, and train."""
-    from monai_kd.bundle.demo import demo
+    from monai_kd.cli.demo import demo
 
     given = words.split()
     given[place : place + 1] = [word]
     try:
-        found = cli._typed("demo", cli._bind("demo", demo, given[1:]))
+        found = typed("demo", bind("demo", demo, given[1:]))
     except cli.UsageError:
         return
     found.apply_defaults()

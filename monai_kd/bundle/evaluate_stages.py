@@ -21,7 +21,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_kd.bundle.kd_workflow import KDWorkflow
-from monai_kd.bundle.report import report
+from monai_kd.cli.report import report
 
 logger = logging.getLogger("monai_kd")
 

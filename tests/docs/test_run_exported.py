@@ -28,8 +28,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from monai_kd.bundle.export import export
 from monai_kd.bundle.export_formats import why_not
+from monai_kd.cli.export import export
 from monai_kd.data import Frames, endoscopy_phantom, write_endoscopy_phantoms
 from monai_kd.transforms import LoadRGBd
 from tests.bundle.frames_bundle import write_frames_bundle

@@ -26,8 +26,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from monai_kd.bundle.export import export
 from monai_kd.bundle.export_metadata import export_metadata
+from monai_kd.cli.export import export
 from monai_kd.data import ct_phantom, write_dicom_series
 from tests.bundles.journey import ROOT, run_configs
 

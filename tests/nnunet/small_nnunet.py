@@ -94,7 +94,7 @@ def train(trainer: str, plans: str, epochs: int = 2, resume: bool = False, fold:
 def main(root: Path) -> None:
     """Write what was found to ``found.json``."""
     prepare(root)
-    from monai_kd.nnunet.command import nnunet
+    from monai_kd.cli.nnunet import nnunet
 
     write_data(root)
     plan()

@@ -36,7 +36,7 @@ def layers(bundle: str, shape: tuple[int, ...], network: str = "network_def", de
 
     Example::
 
-        >>> from monai_kd.bundle.layers import layers
+        >>> from monai_kd.cli.layers import layers
         >>> layers("no_such_bundle", (1, 1, 64, 64))
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...

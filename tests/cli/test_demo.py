@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from monai_kd.bundle import demo_training
-from monai_kd.cli import _load_verb
+from monai_kd.cli.verbs import load_verb
 from monai_kd.report import read_cases, values_by_class
 
-demo = _load_verb("demo")
+demo = load_verb("demo")
 
 
 class Nothing:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_kd.bundle.report import report
+from monai_kd.cli.report import report
 from monai_kd.report import OverlayCase, overlay
 
 

@@ -62,7 +62,7 @@ def report(
 
     Example::
 
-        >>> from monai_kd.bundle.report import report
+        >>> from monai_kd.cli.report import report
         >>> report()
         Traceback (most recent call last):
         ValueError: `folders` must name at least one evaluation folder, but got none.

@@ -18,7 +18,6 @@ import shutil
 from pathlib import Path
 
 from monai_kd.bundle.locate import locate_bundle, shipped_bundles
-from monai_kd.data.write_aside import folder_aside
 
 # what a run leaves behind, never part of a bundle that ships
 PRODUCED = shutil.ignore_patterns("models", "eval", "cache", "mlruns", "__pycache__")
@@ -43,7 +42,7 @@ def bundles(action: str = "list", name: str = "", folder: str = "") -> str:
 
     Example::
 
-        >>> from monai_kd.bundle.bundles import bundles
+        >>> from monai_kd.cli.bundles import bundles
         >>> bundles("copy", "no_such_bundle", "here")
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...
@@ -61,6 +60,8 @@ def bundles(action: str = "list", name: str = "", folder: str = "") -> str:
         raise FileExistsError(
             f"`folder` must be new or empty, but got {target}; choose another, nothing is overwritten."
         )
+    from monai_kd.data.write_aside import folder_aside  # which needs torch
+
     with folder_aside(target) as aside:  # half a bundle would be in the way of the next try
         shutil.copytree(source, aside, ignore=PRODUCED, copy_function=shutil.copyfile, dirs_exist_ok=True)
     return f"copied {source.name} to {target}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 
 from monai_kd.bundle import locate
-from monai_kd.bundle.bundles import bundles
+from monai_kd.cli.bundles import bundles
 
 
 def test_list_gives_name_version_and_folder(small_bundle, monkeypatch):

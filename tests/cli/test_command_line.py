@@ -20,6 +20,7 @@ import pytest
 
 import monai_kd
 from monai_kd import cli
+from monai_kd.cli import help_text, verbs
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def verb(monkeypatch):
             raise KeyboardInterrupt
         return "a tree"
 
-    monkeypatch.setattr(cli, "VERBS", {"grow": ("garden", "grow a tree")})
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: type("Module", (), {"grow": staticmethod(grow)}))
+    monkeypatch.setattr(verbs, "VERBS", {"grow": ("garden", "grow a tree")})
+    monkeypatch.setattr(verbs.importlib, "import_module", lambda name: type("Module", (), {"grow": staticmethod(grow)}))
     return calls
 
 
@@ -162,7 +163,7 @@ def test_help_is_whole(capsys):
             "{'teacher_def::backbone': 'tiny'}". (default: None)"""
         in shown
     )
-    assert max(map(len, shown.splitlines())) <= cli.WIDTH
+    assert max(map(len, shown.splitlines())) <= help_text.WIDTH
 
 
 def test_home_is_not_a_folder_called_tilde(verb, monkeypatch):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_kd.bundle.cost import cost
+from monai_kd.cli.cost import cost
 
 
 def test_student_and_teacher_side_by_side(small_bundle):

@@ -34,9 +34,9 @@ from torch import nn
 import monai_kd.bundle.export_formats as formats
 from monai_kd import cli
 from monai_kd.bundle import bundle_network
-from monai_kd.bundle.export import _shape, calibration_inputs, export
 from monai_kd.bundle.export_formats import to_tensorrt, to_torchscript
 from monai_kd.bundle.export_metadata import export_metadata
+from monai_kd.cli.export import _shape, calibration_inputs, export
 from monai_kd.data import write_aside, write_endoscopy_phantoms
 from tests.bundle.frames_bundle import SIZE, write_frames_bundle
 
@@ -176,8 +176,8 @@ def test_one_command(bundle, capsys):
 @pytest.mark.parametrize("part", ["model.xml", "model.bin"])
 def test_no_part_of_a_format_is_replaced_untold(bundle, part, monkeypatch):
     """OpenVINO has two files, and the name of the second one is a common one."""
-    monkeypatch.setattr("monai_kd.bundle.export.why_not", lambda name: "")
-    monkeypatch.setattr("monai_kd.bundle.export._write", lambda *_: pytest.fail("it writes"))
+    monkeypatch.setattr("monai_kd.cli.export.why_not", lambda name: "")
+    monkeypatch.setattr("monai_kd.cli.export._write", lambda *_: pytest.fail("it writes"))
     (bundle / "models" / part).write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=rf"must not hold \S*{part} yet; replace with --overwrite"):
         export(str(bundle), formats="openvino")

@@ -25,7 +25,7 @@ from monai_kd.nnunet.plans import shrink_plans
 from monai_kd.report.network_cost import network_cost
 from monai_kd.report.table import Cell, Table
 
-TRAINERS = Path(__file__).parent / "trainers"
+TRAINERS = Path(__file__).parents[1] / "nnunet" / "trainers"
 PREPROCESSED = "nnUNet_preprocessed"
 
 

@@ -42,7 +42,7 @@ def cost(
 
     Example::
 
-        >>> from monai_kd.bundle.cost import cost
+        >>> from monai_kd.cli.cost import cost
         >>> cost(shape=(1, 1, 64, 64))
         Traceback (most recent call last):
         ValueError: `bundles` must name at least one bundle, but got none; ...

@@ -91,7 +91,7 @@ def export(
 
     Example::
 
-        >>> from monai_kd.bundle.export import export
+        >>> from monai_kd.cli.export import export
         >>> export("no_such_bundle")
         Traceback (most recent call last):
         FileNotFoundError: `bundle` must be a folder with configs/ or the name of a shipped bundle, ...

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 
-from monai_kd.bundle.layers import layers
+from monai_kd.cli.layers import layers
 
 
 def test_layers_of_a_bundle(small_bundle):
