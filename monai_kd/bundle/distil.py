@@ -371,7 +371,6 @@ def _train(plan: Plan) -> dict[str, float]:
         _check_student(unwrap(trainer.network), plan)
         handler = DistillationHandler(Teacher(plan.teacher), terms)
         handler.attach(trainer)
-        logger.info(f"distilled from {type(plan.teacher).__name__}: {handler.summary()}")
         kept: dict[str, Any] = {"distillation": handler}
         gain = None
         if parts.evaluator is not None:

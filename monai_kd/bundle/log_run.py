@@ -86,7 +86,8 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         f"of {state.epoch_length} iterations of {loader.batch_size}"
     )
     logger.info(f"on {content(loader.dataset)}, validated on {content(evaluator.data_loader.dataset)}")
-    logger.info("; ".join(handler.summary() for handler in distillation) or "without distillation")
+    if not distillation:  # a handler says itself what it distils from
+        logger.info("without distillation")
     both = sorted(case_names(loader.dataset) & case_names(evaluator.data_loader.dataset))
     if both:
         logger.warning(f"{', '.join(both)}: both trained and validated on, scores will be too good")

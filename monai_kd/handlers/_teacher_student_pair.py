@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from ignite.distributed import get_rank
 from ignite.engine import Events
 from monai.handlers import CheckpointSaver
 from torch import nn
@@ -131,6 +132,8 @@ class TeacherStudentPair:
         self.teacher.to(engine.state.device)
         check_weights(self.teacher, student, engine.optimizer)
         check_targets(engine, self.teacher.weights_files)
+        if get_rank() == 0:
+            engine.logger.info(handler.summary())
         return student
 
     def capture_layers(self, engine: Any, student: nn.Module) -> None:
