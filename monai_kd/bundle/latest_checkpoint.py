@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 
-from monai_kd.bundle.run_identity import differences, is_of_earlier_release
+from monai_kd.bundle.run_identity import is_of_earlier_release
+from monai_kd.data.differences import differences
 from monai_kd.networks.check_whole import check_whole
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,6 @@ ENTRIES = {"bundle_root", "dataset_dir", "output_dir", "log_dir", "ckpt_dir", "c
 ENTRIES |= {"tensorboard", "num_workers", "cache", "cache_num"}
 EPOCHS = {"max_epochs", "decay_epochs"}  # a run may get more of them
 EARLIER = {"training data", "transforms", "objective"}  # of the identities of an earlier release
-MOST = 8  # differences that are told
 
 
 def configuration_identity(config: Mapping[str, Any], epochs: bool = True) -> Identity:
@@ -91,21 +90,6 @@ def run_identity(trainer: Any, handlers: Sequence[Any], config: Mapping[str, Any
         "weights of the teachers": f"checksum {_weights(found)}" if found else None,
         "processes": get_world_size(),
     }
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """
-    What two identities do not have in common, in words; empty where they are equal.
-
-    Example::
-
-        >>> differences({"rate": 0.1, "seed": 0}, {"rate": 0.2, "seed": 0})
-        'rate 0.1 and not 0.2'
-    """
-    wanted = dict.fromkeys(found) | dict(wanted)
-    pairs = {name: (found.get(name), value) for name, value in wanted.items()}
-    said = [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
-    return ", ".join(said[:MOST]) + (f" and {len(said) - MOST} more" if len(said) > MOST else "")
 
 
 def is_of_earlier_release(identity: Mapping[str, Any]) -> bool:

@@ -27,8 +27,9 @@ from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
 from monai_kd.bundle.evaluate_stages import evaluate_stages
 from monai_kd.bundle.kd_workflow import KDWorkflow
 from monai_kd.bundle.latest_checkpoint import latest_checkpoint
-from monai_kd.bundle.run_identity import comparable, configuration_identity, differences
+from monai_kd.bundle.run_identity import comparable, configuration_identity
 from monai_kd.data import replace_file
+from monai_kd.data.differences import differences
 
 logger = logging.getLogger("monai_kd")
 
