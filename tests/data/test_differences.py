@@ -27,3 +27,9 @@ def test_both_sides():
 def test_many_are_counted():
     said = differences({}, {f"key{number}": number for number in range(1, 11)})
     assert said.endswith("key8 None and not 8 and 2 more")
+
+
+def test_a_section_in_place_of_a_value_is_told_once():
+    section = {"rate::_target_": "chosen", "rate::name": "weights", "seed": 0}
+    assert differences(section, {"rate": 0.3, "seed": 0}) == "rate 'chosen' and not 0.3"
+    assert differences({"rate": 0.3, "seed": 0}, section) == "rate 0.3 and not 'chosen'"
