@@ -99,7 +99,13 @@ def bundle_parts(
         ValueError: when something is not found, or cannot be distilled, with the reason.
     """
     files = [_file(folder, name.strip()) for name in config.split(",")]
-    checked = check_overrides([str(path) for path in files], dict(override or {}))
+    try:
+        checked = check_overrides([str(path) for path in files], dict(override or {}))
+    except KeyError as error:
+        raise ValueError(
+            f"`config` must be whole configurations, the later over the earlier, but got {config!r}, which changes "
+            f"what is not there ({error.args[0]}); name its base before it: `--config train,{config}`."
+        ) from error
     parser = _parser(files, folder)
     parser.update(checked)
     parser["bundle_root"] = str(folder)

@@ -16,12 +16,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from monai_kd.networks import Teacher
+from monai_kd.networks import Teacher, TeacherNetwork, TeacherTeam
 
 
-def network_of(teacher: Teacher | None, device: torch.device | str) -> nn.Module | None:
+def network_of(teacher: Teacher | TeacherTeam | None, device: torch.device | str) -> nn.Module | None:
     """
-    Give the network of a teacher on a device.
+    Give a teacher, or a team of them, as a network on a device.
 
     Args:
         teacher: the teacher. A bundle that trains without distillation has none.
@@ -35,4 +35,4 @@ def network_of(teacher: Teacher | None, device: torch.device | str) -> nn.Module
         >>> network_of(None, "cpu") is None
         True
     """
-    return None if teacher is None else teacher.network.to(device)
+    return None if teacher is None else TeacherNetwork(teacher).to(device)

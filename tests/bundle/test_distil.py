@@ -257,6 +257,13 @@ def test_wrong_arguments_before_anything_is_written(tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_overlay_without_its_base_is_refused(tmp_path):
+    bundle = write_nested(tmp_path / "teacher")
+    (bundle / "configs" / "many_gpus_train.json").write_text(json.dumps({"train#sampler#shuffle": True}))
+    with pytest.raises(ValueError, match="`config` must be whole .* `--config train,many_gpus_train`"):
+        distil(str(bundle), config="many_gpus_train")
+
+
 def changed(bundle: Path, **entries: Any) -> Path:
     """The nested bundle with other entries in its configuration for training."""
     file = bundle / "configs" / "train.json"
