@@ -141,6 +141,15 @@ def check_ids(config: Mapping[str, Any], override: Mapping[str, Any], where: str
                 raise ValueError(f"`{key}` must be an entry of {where}, but got an unknown one{hint}")
 
 
+def running_configuration() -> dict[str, Any] | None:
+    """
+    The configuration, with its overrides, of the MONAI workflow that is being initialized; None
+    outside of one.
+    """
+    workflow = _caller(ConfigWorkflow.initialize)
+    return None if workflow is None else workflow["self"].parser.get()
+
+
 def check_run() -> None:
     """
     Check the overrides of the MONAI workflow that is being initialized, and bring them to their types.

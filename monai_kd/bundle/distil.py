@@ -41,8 +41,8 @@ from monai_kd.bundle.override_value import FILES
 from monai_kd.bundle.random_state import RandomState
 from monai_kd.bundle.read_fraction import read_fraction
 from monai_kd.bundle.resume_saver import ResumeSaver
-from monai_kd.bundle.run_settings import size
 from monai_kd.bundle.student_bundle import write_student_bundle
+from monai_kd.bundle.trainer_parts import size
 from monai_kd.bundle.write_weights import write_weights
 from monai_kd.data.write_aside import replace_file
 from monai_kd.handlers import DistillationHandler, DistillationTerm, GainHandler

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 
+from monai_kd.bundle.run_identity import is_of_earlier_release
+from monai_kd.data.differences import differences
 from monai_kd.networks.check_whole import check_whole
 
 logger = logging.getLogger(__name__)
@@ -94,12 +96,6 @@ def resume_checkpoints(folder: str | os.PathLike, prefix: str = "") -> list[Path
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, len(path.name), path.name))
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What is wanted and was not found, in words: ``seed 0 and not 1``; an entry that is missing is None."""
-    pairs = {name: (found.get(name), value) for name, value in wanted.items()}
-    return [f"{name} {old!r} and not {new!r}" for name, (old, new) in pairs.items() if old != new]
-
-
 def _check_form(path: Path, content: Any) -> None:
     kind = "" if isinstance(content, Mapping) else type(content).__name__
     for name in ("trainer", "settings") if not kind else ():
@@ -114,10 +110,19 @@ def _check_form(path: Path, content: Any) -> None:
         )
 
 
-def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if not wanted:
+        return
+    if is_of_earlier_release(found) and not is_of_earlier_release(wanted):
+        logger.warning(
+            "%s is of an earlier release of monai_kd, whose settings cannot be compared with those of this run; it is "
+            "gone on with as it is",
+            path,
+        )
+        return
     other = differences(found, wanted)
     if other:
         raise ValueError(
-            f"the run to resume must have the settings of the checkpoint, but got {path} with {', '.join(other)}; give "
-            "the settings of that run, start anew without `resume.yaml`, or train under another `--ckpt_name`."
+            f"the run to resume must have the settings of the checkpoint, but got {path} with {other}; give the "
+            "settings of that run, start anew without `resume.yaml`, or train under another `--ckpt_name`."
         )

@@ -25,9 +25,11 @@ from monai.handlers import ValidationHandler
 from torch import nn
 
 from monai_kd.bundle.check_finite import check_finite
+from monai_kd.bundle.check_overrides import running_configuration
 from monai_kd.bundle.claim_checkpoints import claim_checkpoints
 from monai_kd.bundle.prepare_console import tell_how_to_resume
-from monai_kd.bundle.run_settings import Distilling, content, run_settings, size, teaching, trained
+from monai_kd.bundle.run_identity import run_identity
+from monai_kd.bundle.trainer_parts import Distilling, content, size, teaching, trained
 from monai_kd.data.case_name import case_names
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.handlers import FiniteLossHandler
@@ -75,7 +77,7 @@ def log_run(trainer: Any, evaluator: Any, handlers: Sequence[Any], checkpoint: s
         FiniteLossHandler().attach(trainer)
     network = unwrap(trained(trainer)[0])
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: check_finite({"network": network}))
-    claim_checkpoints(trainer, checkpoint, run_settings(trainer, handlers))
+    claim_checkpoints(trainer, checkpoint, run_identity(trainer, handlers, running_configuration()))
     tell_how_to_resume(trainer, checkpoint)
     for each in (loader, evaluator.data_loader):
         quiet_workers(each)

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from monai.config import PathLike
 
-from monai_kd.corrections import weights_key
+from monai_kd.corrections.weights_key import file_digest
 
 
 def soft_label_key(
@@ -28,7 +31,8 @@ def soft_label_key(
     max_candidates: int | None = None,
 ) -> str | bool:
     """
-    Compute the fingerprint of those who make a soft label. A stored one must have the same.
+    Name what a soft label is made with. A stored one must have the same, and what differs is told
+    by its name.
 
     Args:
         needed: whether soft labels are read or stored. Otherwise no file is opened.
@@ -39,7 +43,7 @@ def soft_label_key(
         max_candidates: of :py:class:`~monai_kd.corrections.SimilarityCorrection`.
 
     Returns:
-        32 hexadecimal digits, or False where none is needed.
+        the checksums of the weights and the settings as JSON, or False where none is needed.
 
     Raises:
         FileNotFoundError: when weights are missing.
@@ -51,5 +55,8 @@ def soft_label_key(
     """
     if not needed:
         return False
-    asked = [path for name, path in assistants.items() if used[name]]
-    return weights_key([teacher, *asked], *used.values(), max_candidates)
+    asked = {f"assistant {name}": path for name, path in assistants.items() if used[name]}
+    weights = {"teacher": teacher, **asked}
+    found: dict[str, Any] = {f"weights of {name}": file_digest(Path(path)).hex()[:16] for name, path in weights.items()}
+    found |= {f"use_{name}": bool(on) for name, on in used.items()}
+    return json.dumps(found | {"max_candidates": max_candidates})

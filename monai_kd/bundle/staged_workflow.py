@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,12 @@ from monai.utils import ensure_tuple
 from monai_kd.bundle.claim_checkpoints import set_aside, was_cut_off
 from monai_kd.bundle.evaluate_stages import evaluate_stages
 from monai_kd.bundle.kd_workflow import KDWorkflow
-from monai_kd.bundle.latest_checkpoint import differences, latest_checkpoint
+from monai_kd.bundle.latest_checkpoint import latest_checkpoint
+from monai_kd.bundle.run_identity import comparable, configuration_identity
 from monai_kd.data import replace_file
+from monai_kd.data.differences import differences
 
 logger = logging.getLogger("monai_kd")
-
-# entries of a configuration that change no weights, or say where things are
-UNCOMPARED = {"_meta_", "_requires_", "imports", "bundle_root", "dataset_dir", "output_dir", "log_dir", "ckpt_dir"}
-UNCOMPARED |= {"device", "rank", "progress", "tensorboard", "num_workers", "cache", "cache_dir", "cache_num", "stages"}
-UNCOMPARED |= {"evaluated", "initialize", "run", "finalize"}
 
 
 class StagedWorkflow(KDWorkflow):
@@ -99,7 +96,7 @@ class StagedWorkflow(KDWorkflow):
     def _train(self, stages: list[tuple[list[str], dict[str, Any]]]) -> None:
         workflows = [KDWorkflow(files, **override) for files, override in stages]
         weights = [_best(workflow.parser) for workflow in workflows]
-        settings = [_settings(workflow.parser) for workflow in workflows]
+        settings = [configuration_identity(workflow.parser.get()) for workflow in workflows]
         states = [_state(workflow.parser) for workflow in workflows]
         if set(states) == {"finished"}:
             _check_settings(weights[-1], settings[-1])
@@ -156,21 +153,6 @@ def _state(parser: Any) -> str:
     return "finished" if best.is_file() else "missing"
 
 
-def _settings(parser: Any) -> dict[str, Any]:
-    """The values of a configuration by their ids, as JSON has them, but for what changes no weights."""
-
-    def leaves(entry: Any, path: str) -> Iterator[tuple[str, Any]]:
-        parts = entry.items() if isinstance(entry, dict) else enumerate(entry) if isinstance(entry, list) else None
-        if not parts:
-            yield path, entry
-        for key, value in parts or ():
-            yield from leaves(value, f"{path}::{key}")
-
-    entries = {key: value for key, value in parser.get().items() if key not in UNCOMPARED}
-    found = dict(leaf for key, value in entries.items() for leaf in leaves(value, key))
-    return json.loads(json.dumps(found, default=str))
-
-
 def _settings_file(best: Path) -> Path:
     return best.with_name(f".{best.name}.settings")
 
@@ -189,8 +171,7 @@ def _other_settings(best: Path, settings: dict[str, Any]) -> str:
         return ""
     if found["weights"] != best.stat().st_mtime_ns:  # trained again by another command
         return ""
-    said = differences(found["settings"], dict.fromkeys(found["settings"]) | settings)
-    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+    return differences(comparable(found["settings"]), settings)
 
 
 def _check_settings(best: Path, settings: dict[str, Any]) -> None:

@@ -47,9 +47,8 @@ class WeightedSumLoss(nn.Module):
                 f"`weights` must have the names of `losses`, but got {', '.join(weights)} and {', '.join(losses)}."
             )
         self.weights = {name: float(weights[name]) for name in losses}
-        for name, loss in losses.items():  # by name, so that a checkpoint's settings tell them
+        for name, loss in losses.items():
             setattr(self, f"{name}_loss", loss)
-            setattr(self, f"{name}_weight", self.weights[name])
 
     def forward(self, logits: Any, label: torch.Tensor) -> torch.Tensor:
         """

@@ -44,14 +44,22 @@ def weights_key(checkpoints: Sequence[PathLike], *settings: object) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in map(Path, checkpoints):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"`checkpoints` must be files of weights, but got {path}; train the networks first."
-            )
-        content = hashlib.blake2b()
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(2**20), b""):
-                content.update(block)
-        digest.update(content.digest())
+        digest.update(file_digest(path))
     digest.update(repr([str(setting) for setting in settings]).encode())
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """
+    A fingerprint of the content of a file of weights.
+
+    Raises:
+        FileNotFoundError: when the file is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`checkpoints` must be files of weights, but got {path}; train the networks first.")
+    content = hashlib.blake2b()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            content.update(block)
+    return content.digest()

@@ -22,7 +22,13 @@ from monai.config import KeysCollection, PathLike
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from monai_kd.transforms.soft_label_file import WEIGHTS_KEY, read_soft_label, soft_label_path, stored_origin
+from monai_kd.transforms.soft_label_file import (
+    WEIGHTS_KEY,
+    key_differences,
+    read_soft_label,
+    soft_label_path,
+    stored_origin,
+)
 
 AGAIN = (
     "Store soft labels again with `monai_kd.corrections.store_soft_labels` (in a bundle that has it: the command with "
@@ -107,9 +113,10 @@ class LoadSoftLabeld(MapTransform):
             )
         if origin[WEIGHTS_KEY] != self.weights_key:
             raise ValueError(
-                f"`weights_key` must be that of the stored soft labels, but got {self.weights_key} and "
-                f"{origin['weights_key']} in {path}: teacher, assistants or corrections have changed since, or are "
-                f"others. {AGAIN}; in a folder of their own, where these are to stay."
+                f"`weights_key` must be that of the stored soft labels, but got "
+                f"{key_differences(origin[WEIGHTS_KEY], self.weights_key)} in {path}: teacher, assistants or "
+                f"corrections have changed since, or are others. {AGAIN}; in a folder of their own, where these are to "
+                "stay."
             )
         self._first = self._first or (origin, path)
         if origin != self._first[0]:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from monai.utils import convert_to_numpy, optional_import
 
+from monai_kd.data.differences import differences
 from monai_kd.data.write_aside import write_aside
 from monai_kd.losses._channels import probabilities
 
@@ -93,3 +95,11 @@ def read_soft_label(path: Path) -> torch.Tensor:
     """The probabilities (C, *spatial) of a file, in single precision."""
     with optional_import("safetensors", name="safe_open")[0](str(path), framework="pt") as file:
         return probabilities(file.get_tensor(LOGITS).float(), dim=0)
+
+
+def key_differences(stored: str, wanted: str) -> str:
+    """What differs in two weights keys: by name where they hold names, as those of the bundles do."""
+    try:
+        return differences(json.loads(stored), json.loads(wanted))
+    except (ValueError, TypeError, AttributeError):  # plain texts, as hexadecimal digits
+        return f"{wanted} and {stored}"

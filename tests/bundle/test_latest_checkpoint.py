@@ -242,3 +242,12 @@ def test_checkpoint_without_settings_is_not_gone_on_with(tmp_path):
 def test_nothing_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`folder` must hold a readable .*nowhere with 0 unreadable"):
         latest_checkpoint(tmp_path / "nowhere", "model")
+
+
+def test_checkpoint_of_an_earlier_release_is_gone_on_with(tmp_path, caplog):
+    """Its settings have other names, so that they cannot be compared."""
+    (path,) = write(tmp_path, "model_checkpoint_epoch=1.pt")
+    settings = {"training data": "2 cases", "transforms": "checksum 1", "objective": "", "learning rate": 0.1}
+    torch.save({"trainer": {"settings": settings}}, path)
+    assert latest_checkpoint(tmp_path, "model", trainer_with(learning_rate=0.2)) == str(path)
+    assert "model_checkpoint_epoch=1.pt is of an earlier release of monai_kd, whose settings cannot" in caplog.text

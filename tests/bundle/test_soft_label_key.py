@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ import torch
 from torch import nn
 
 from monai_kd.bundle import live_or_stored_teacher, soft_label_key, trained_teachers
-from monai_kd.corrections import weights_key
 from monai_kd.networks import StoredSoftLabel
+from monai_kd.transforms.soft_label_file import key_differences
 
 
 @pytest.fixture
@@ -33,12 +34,26 @@ def files(tmp_path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("used", [(True, True), (True, False), (False, True), (False, False)])
-def test_it_is_of_those_that_are_asked(files, used):
+def test_it_names_those_that_are_asked(files, used):
     switches = {"f": used[0], "b": used[1], "sc": True}
     assistants = {"f": files["f"], "b": files["b"]}
-    found = soft_label_key(True, files["teacher"], assistants, switches, 7)
-    asked = [files["teacher"], *[files[name] for name in ("f", "b") if switches[name]]]
-    assert found == weights_key(asked, *switches.values(), 7)
+    found = json.loads(soft_label_key(True, files["teacher"], assistants, switches, 7))
+    asked = [name for name in ("f", "b") if switches[name]]
+    weights = ["weights of teacher", *[f"weights of assistant {name}" for name in asked]]
+    assert [name for name in found if name.startswith("weights")] == weights
+    assert len({found[name] for name in weights}) == len(weights)
+    switched = {f"use_{name}": on for name, on in switches.items()}
+    assert found.items() >= (switched | {"max_candidates": 7}).items()
+
+
+def test_what_differs_is_told_by_its_name(files):
+    one = soft_label_key(True, files["teacher"], {"f": files["f"]}, {"f": True, "sc": True})
+    files["f"].write_text("trained again")
+    two = soft_label_key(True, files["teacher"], {"f": files["f"]}, {"f": True, "sc": False})
+    said = key_differences(one, two)
+    assert said.startswith("weights of assistant f '")
+    assert said.endswith(", use_sc True and not False")
+    assert key_differences(one, one) == ""
 
 
 def test_no_file_is_opened_where_none_is_needed():

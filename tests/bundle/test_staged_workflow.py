@@ -23,7 +23,8 @@ from monai.bundle import ConfigParser
 
 from monai_kd.bundle import KDWorkflow, StagedWorkflow
 from monai_kd.bundle.claim_checkpoints import was_cut_off
-from monai_kd.bundle.staged_workflow import _check_settings, _other_settings, _settings, _state, _write_settings
+from monai_kd.bundle.run_identity import configuration_identity
+from monai_kd.bundle.staged_workflow import _check_settings, _other_settings, _state, _write_settings
 from tests.bundle.test_claim_checkpoints import claimed
 from tests.bundles.journey import undisturbed
 
@@ -92,7 +93,7 @@ class TestSettings:
     def written(self, folder: Path) -> Path:
         best = folder / "model.pt"
         best.touch()
-        _write_settings(best, _settings(ConfigParser(self.FIRST)))
+        _write_settings(best, configuration_identity(self.FIRST))
         return best
 
     @pytest.mark.parametrize(
@@ -108,15 +109,15 @@ class TestSettings:
     )
     def test_what_differs(self, tmp_path, other, said):
         best = self.written(tmp_path)
-        found = _other_settings(best, _settings(ConfigParser(self.FIRST | other)))
+        found = _other_settings(best, configuration_identity(self.FIRST | other))
         assert found.startswith(said)
         assert bool(found) is bool(said)
 
     def test_the_last_stage_is_refused(self, tmp_path):
         best = self.written(tmp_path)
-        _check_settings(best, _settings(ConfigParser(self.FIRST)))
+        _check_settings(best, configuration_identity(self.FIRST))
         with pytest.raises(ValueError, match=r"model.pt was trained with, but got rate 0.1 and not 3; train it under"):
-            _check_settings(best, _settings(ConfigParser(self.FIRST | {"rate": 3})))
+            _check_settings(best, configuration_identity(self.FIRST | {"rate": 3}))
 
     @pytest.mark.parametrize("how", ["trained again", "unreadable", "missing"])
     def test_what_is_not_known_is_not_compared(self, tmp_path, how):

@@ -18,7 +18,6 @@ import torch
 from monai.losses import DiceLoss, FocalLoss
 
 from monai_kd.bundle import WeightedSumLoss
-from monai_kd.bundle.run_settings import _options
 
 
 def test_value_is_the_sum():
@@ -27,13 +26,6 @@ def test_value_is_the_sum():
     loss = WeightedSumLoss({"focal": focal, "dice": dice}, {"focal": 0.5, "dice": 2})
     expected = 0.5 * focal(logits, label) + 2.0 * dice(logits, label)
     torch.testing.assert_close(loss(logits, label), expected, rtol=0, atol=0)
-
-
-def test_another_weight_is_another_setting():
-    """So that a checkpoint is not gone on with under another loss."""
-    one, two = ({"dice_weight": weight} for weight in (0.5, 1.0))
-    for weight, found in ((0.5, one), (1.0, two)):
-        assert found.items() <= _options(WeightedSumLoss({"dice": DiceLoss()}, {"dice": weight})).items()
 
 
 @pytest.mark.parametrize(

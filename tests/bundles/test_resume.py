@@ -145,11 +145,11 @@ def cause(caught: pytest.ExceptionInfo) -> str:
 @pytest.mark.parametrize(
     ("other", "differs"),
     [
-        ({"seed": 1}, "with seed 0 and not 1; give the settings of that run"),
-        ({"learning_rate": 0.5}, "with learning rate 0.001 and not 0.5; "),
-        ({"train::trainer::accumulation_steps": 2}, "with gradient accumulation None and not 2; "),
-        ({"temperature": 2.0, "pmd_weight": 0.3}, "by 0.3 pmd .*, pmd temperature 1.0 and not 2.0; "),
-        ({"num_classes": 3, "distil": False}, "with parameters [0-9]+ and not [0-9]+, objective "),
+        ({"seed": 1}, ["seed 0 and not 1; give the settings of that run"]),
+        ({"learning_rate": 0.5}, ["with learning_rate 0.001 and not 0.5; "]),
+        ({"train::trainer::accumulation_steps": 2}, ["with train::trainer::accumulation_steps None and not 2; "]),
+        ({"temperature": 2.0, "pmd_weight": 0.3}, ["temperature .* and not 2.0", "pmd_weight .* and not 0.3"]),
+        ({"num_classes": 3, "distil": False}, ["num_classes .* and not 3", "distil True and not False"]),
     ],
 )
 def test_run_of_other_settings_is_not_gone_on_with(options, stopped, tmp_path, other, differs):
@@ -157,7 +157,7 @@ def test_run_of_other_settings_is_not_gone_on_with(options, stopped, tmp_path, o
     with pytest.raises(RuntimeError) as caught:
         run_configs(BUNDLES[LIVER], RESUME, bundle_root=str(root), **(options | other))
     assert re.match("ValueError: the run to resume must have the settings of the checkpoint, but got", cause(caught))
-    assert re.search(differs, cause(caught))
+    assert all(re.search(each, cause(caught)) for each in differs)
 
 
 def test_run_started_anew_is_not_resumed_from_an_older_one(options, straight, tmp_path):

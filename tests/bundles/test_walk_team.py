@@ -219,8 +219,8 @@ def test_stale_soft_labels_are_refused(bundle, tmp_path):
     options |= {f"{name}_ckpt": str(bundle / "models" / f"{name}.pt") for name in STAGES[:3]}
     options |= {"soft_label_dir": str(bundle / "cache" / "soft_labels"), "bundle_root": str(tmp_path)}
     for other, said in (
-        ({"use_sc": False}, "`weights_key` must be that of the stored soft labels"),
-        ({"max_candidates": 64}, "`weights_key` must be that of the stored soft labels"),
+        ({"use_sc": False}, "must be that of the stored soft labels, but got use_sc True and not False in"),
+        ({"max_candidates": 64}, "must be that of the stored soft labels, but got max_candidates None and not 64 in"),
         ({"image_size": [48, 48]}, "`folder` must hold a soft label for this image"),
     ):
         with pytest.raises(RuntimeError) as error:

@@ -19,6 +19,7 @@ import torch
 from monai_kd.transforms.soft_label_file import (
     LOGITS,
     WEIGHTS_KEY,
+    key_differences,
     read_soft_label,
     soft_label_path,
     stored_origin,
@@ -51,3 +52,8 @@ def test_of_another_file_there_is_no_origin(tmp_path):
     assert stored_origin(other) == {}
     save_file({"weight": torch.zeros(1)}, str(other), {WEIGHTS_KEY: "1"})
     assert stored_origin(other) == {}
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [("1", "2"), ("5e1a", "77"), ("teacher", "[1]")])
+def test_plain_keys_are_told_whole(stored, wanted):
+    assert key_differences(stored, wanted) == f"{wanted} and {stored}"
