@@ -31,6 +31,8 @@ EARLY = (1, 2, 4, 8, 16, 32)  # gradients change fast at the start
 def _remedy(terms: Mapping[str, DistillationTerm], collapsed: bool = False) -> str:
     """What can be done about terms that pull too hard: the weight first, then what the losses themselves offer."""
     advice = "lower its weight or let it" if len(terms) == 1 else "lower their weights or let them"
+    if not all(getattr(term, "auto", False) for term in terms.values()):
+        advice = f"take `weight='auto'`, {advice}"
     advice += " ramp up (`LinearSchedule`)"
     warm = [f"`{name}`" for name, term in terms.items() if hasattr(term.loss, "temperature")]
     if warm:

@@ -123,7 +123,9 @@ class TestWarnings:
         drowned = [text for text in texts(found) if "drowns" in text]
         assert len(drowned) == 1  # once a run, not in each iteration
         assert drowned[0].startswith("term `hint` drowns the supervised loss: its gradient is ")
-        assert drowned[0].endswith("times as large; lower its weight or let it ramp up (`LinearSchedule`).")
+        assert drowned[0].endswith(
+            "times as large; take `weight='auto'`, lower its weight or let it ramp up (`LinearSchedule`)."
+        )
 
     @pytest.mark.parametrize(("ratio", "warned"), [(1e9, False), (1e-9, True)])
     def test_above_its_ratio_alone(self, ratio, warned):
@@ -184,7 +186,10 @@ class TestSingleClass:
         assert [text.split(",")[0] for text in found] == [
             f"the student predicted class {only} alone in all of epoch {epoch}" for epoch in (1, 2)
         ]
-        assert "the terms (kd) drown the supervised loss: lower its weight or let it ramp up (`Lin" in found[0]
+        assert (
+            "the terms (kd) drown the supervised loss: take `weight='auto'`, lower its weight or let it ramp up (`Lin"
+            in found[0]
+        )
 
     def test_of_one_hot_labels(self):
         one_hot = self.run(label=lambda label: torch.cat([1 - label, label]))
@@ -231,7 +236,8 @@ class TestRemedy:
         student = Knowledge([torch.randn(1, 2, 4, 4, requires_grad=True)])
         value = 100 * student.logits.square().mean()
         with pytest.warns(
-            UserWarning, match=r"lower its weight or let it ramp up \(`LinearSchedule`\)" + more + r"\.$"
+            UserWarning,
+            match=r"take `weight='auto'`, lower its weight or let it ramp up \(`LinearSchedule`\)" + more + r"\.$",
         ):
             measured_ratios({name: self.TERMS[name]}, {name: value}, value / 100, student.outputs)
 
@@ -241,7 +247,8 @@ class TestRemedy:
         with pytest.warns(UserWarning, match="the student predicted class 0 alone in all of epoch 3") as found:
             monitor.end_epoch(3, self.TERMS)
         assert texts(found)[0].endswith(
-            "the terms (cool, kd, map, even) drown the supervised loss: lower their weights or let them ramp up "
+            "the terms (cool, kd, map, even) drown the supervised loss: take `weight='auto'`, "
+            "lower their weights or let them ramp up "
             "(`LinearSchedule`), or lower the temperature of `kd`, `even`, or average `kd`, `map` per class "
             "(`balance='class'`)."
         )
