@@ -37,7 +37,7 @@ def check_targets(trainer: Engine, files: Iterable[Path]) -> None:
     Raises:
         ValueError: when a saver writes to one of them.
     """
-    kept = {file.resolve(): file for file in files}
+    kept = {file.resolve() for file in files}
     for target in _targets(trainer) if kept else ():
         if target.resolve() in kept:
             raise ValueError(

@@ -28,7 +28,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
 
 from monai_kd import distil
-from monai_kd.bundle.distil import LogitsOfImages
 from monai_kd.handlers import DistillationHandler
 from monai_kd.losses import KDLoss
 from monai_kd.networks import Teacher
@@ -292,12 +291,6 @@ def test_what_cannot_be_distilled_is_refused_in_one_line(tmp_path, entries, mess
     assert not (tmp_path / "out").exists()
 
 
-def test_loss_of_vectors_is_that_of_a_map_of_one_pixel():
-    student, teacher = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
-    expected = (teacher.softmax(1) * (teacher.log_softmax(1) - student.log_softmax(1))).sum(1).mean()
-    torch.testing.assert_close(LogitsOfImages(KDLoss(1.0))(student, teacher), expected)
-
-
 @pytest.mark.parametrize("key", ["network_def::channels", "network_def#channels", "network_def"])
 def test_override_of_the_network_is_of_the_teacher_and_not_of_the_student(bundle, tmp_path, key):
     wider = [16, 48]
@@ -319,16 +312,3 @@ def test_argument_that_an_override_changes_is_in_the_bundle_of_the_student(bundl
     distil(str(bundle), output=str(out), override=override, checkpoint=teacher, weight=0)
     for file in (*out.glob("configs/train.*"), *out.glob("configs/inference.*")):
         assert ConfigParser.load_config_file(str(file))["network_def"]["num_res_units"] == 1
-
-
-def test_network_that_is_not_the_student_is_refused_before_the_first_step(tmp_path, monkeypatch):
-    write_nested(tmp_path / "teacher")
-    monkeypatch.setattr("monai_kd.bundle.distil._without", lambda override, network: dict(override))
-    teacher = file_of_unet(tmp_path / "wider.pt", channels=[16, 48])
-    with pytest.raises(ValueError, match=r"must train the student of [\d,]+ parameters, but got UNet of"):
-        distil(
-            str(tmp_path / "teacher"),
-            output=str(tmp_path / "out"),
-            override={"network_def::channels": [16, 48]},
-            checkpoint=teacher,
-        )
