@@ -125,6 +125,7 @@ class DistillationHandler:
 
         >>> import torch
         >>> from monai_kd.losses import KDLoss
+        >>> from monai_kd.networks import Teacher
         >>> teacher = Teacher(torch.nn.Conv2d(1, 2, 1))
         >>> handler = DistillationHandler(teacher, [DistillationTerm(KDLoss(), weight=0.5)])
     """

@@ -28,7 +28,7 @@ WEIGHT_KEYS = ("model", "network", "net", "state_dict", "model_state_dict", "stu
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def load_weights(network: nn.Module, path: str | PathLike, key: str | None = None) -> None:
+def load_weights(network: nn.Module, path: str | PathLike, key: str | None = None, likely: str | None = None) -> None:
     """
     Load weights from a file into a network, all of them or none.
 
@@ -37,6 +37,7 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
         path: a ``.safetensors`` file, or one that ``torch.save`` wrote: a state dict, or a dictionary that holds one,
             as MONAI's ``CheckpointSaver`` writes. Read with ``weights_only=True``.
         key: the entry that holds the state dict; found by its usual names where None.
+        likely: an entry that is taken where it is there and ``key`` is None.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -54,7 +55,7 @@ def load_weights(network: nn.Module, path: str | PathLike, key: str | None = Non
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` must be an existing file, but got {path}; train the teacher first.")
-    weights = strip_prefixes(_select(_read(path), key, path), network)
+    weights = strip_prefixes(_select(_read(path), key, likely, path), network)
     _compare(network, weights, path)
     network.load_state_dict(weights)
 
@@ -87,9 +88,11 @@ def is_state_dict(content: object) -> bool:
     return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
 
 
-def _select(content: Mapping, key: str | None, path: Path) -> Mapping:
+def _select(content: Mapping, key: str | None, likely: str | None, path: Path) -> Mapping:
     if key is None and is_state_dict(content):
         return content
+    if key is None and is_state_dict(content.get(likely)):
+        return content[likely]
     keys = [name for name in WEIGHT_KEYS if is_state_dict(content.get(name))] if key is None else [key]
     if len(keys) != 1 or not is_state_dict(content.get(keys[0])):
         raise ValueError(

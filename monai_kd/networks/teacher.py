@@ -112,13 +112,13 @@ class Teacher:
         if override and folder is None:
             raise ValueError(f"`override` must be for a bundle folder, but got {network!r}; leave it out.")
         self.network = self._build(network) if folder is None else _bundle_network(folder, override)
+        likely = None
         if checkpoint is None and folder is not None:
-            found = inference_loader(folder)
-            checkpoint, checkpoint_key = found or (folder / "models" / "model.pt", checkpoint_key)
+            checkpoint, likely = inference_loader(folder) or (folder / "models" / "model.pt", None)
         source = network if checkpoint is None else checkpoint
         self.weights_files = [Path(source)] if isinstance(source, (str, PathLike)) else []
         if checkpoint is not None:
-            load_weights(unwrap(self.network), checkpoint, key=checkpoint_key)
+            load_weights(unwrap(self.network), checkpoint, checkpoint_key, likely)
         elif not isinstance(network, (nn.Module, str, PathLike)):
             check_not_random(self.network, network)
         for parameter in self.network.parameters():  # TorchScript has no `requires_grad_` for all of them

@@ -104,7 +104,9 @@ class TestTeacher:
         with pytest.raises(ValueError, match="`override` must be for a bundle folder"):
             Teacher(torch.nn.Conv2d(1, 2, 1), override={"network_def": {}})
 
-    def test_weights_are_those_that_the_inference_loads(self, tmp_path):
+    @pytest.mark.parametrize("bare", [False, True])
+    def test_weights_are_those_that_the_inference_loads(self, tmp_path, bare):
+        """MONAI's loader of one entry takes a file that holds the weights alone, too."""
         loader = {
             "_target_": "CheckpointLoader",
             "load_path": "$@bundle_root + '/models/fine_tuned.pt'",
@@ -113,7 +115,9 @@ class TestTeacher:
         bundle = write(tmp_path / "zoo", UNET, bundle_root=".", handlers=[loader], network="$@network_def")
         network = load_bundle_network(bundle)
         (bundle / "models").mkdir()
-        torch.save({"student": network.state_dict()}, bundle / "models" / "fine_tuned.pt")
+        weights = network.state_dict()
+        content = weights if bare else {"student": weights, "optimizer": {}}
+        torch.save(content, bundle / "models" / "fine_tuned.pt")
         image = torch.ones(1, 1, 8, 8)
         assert torch.equal(Teacher(bundle)(image).logits, network.eval()(image))
         assert [file.name for file in Teacher(bundle).weights_files] == ["fine_tuned.pt"]
