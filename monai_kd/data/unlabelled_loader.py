@@ -28,6 +28,7 @@ from monai_kd.data.photo_pairs import PHOTO_SUFFIXES
 from monai_kd.data.quiet_workers import quiet_workers
 from monai_kd.data.slice_dataset import slice_dataset
 
+MIXED = "mixed"
 KINDS = ("slices", "volumes", "photos")
 
 
@@ -38,13 +39,14 @@ def unlabelled_loader(
     batch_size: int,
     num_workers: int = 0,
     **slice_options: Any,
-) -> DataLoader | None:
+) -> DataLoader | str | None:
     """
     Builds a loader of images without labels for ``DistillationHandler(unlabelled=...)``. They get the transforms of the
     labelled images, whose parts for the label are left out.
 
     Args:
-        folder: where the images are, at any depth; None gives no loader, so that a bundle can leave it out.
+        folder: where the images are, at any depth. None gives no loader, so that a bundle can leave it out. The word
+            ``mixed`` is handed on: the handler blends the labelled images (a folder of that name is ``./mixed``).
         transform: the transforms of the labelled images, as dictionary transforms.
         kind: "slices" or "volumes" of CT (files or DICOM series), or "photos".
         batch_size: images (volumes) a batch.
@@ -52,7 +54,7 @@ def unlabelled_loader(
         slice_options: for slices, see :py:func:`monai_kd.data.slice_dataset`.
 
     Returns:
-        a shuffled loader that leaves out the last batch if it is not full, or None.
+        a shuffled loader that leaves out the last batch if it is not full, or None, or ``mixed``.
 
     Raises:
         FileNotFoundError: when the folder is missing or holds no image.
@@ -65,8 +67,8 @@ def unlabelled_loader(
     """
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, but got {kind!r}.")
-    if folder is None:
-        return None
+    if folder is None or folder == MIXED:
+        return folder
     own = without_labels(transform)
     dataset: Dataset
     if kind == "slices":

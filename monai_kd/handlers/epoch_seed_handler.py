@@ -34,7 +34,7 @@ class EpochSeedHandler:
     Args:
         seed: the seed of the run, >= 0.
         dataset: the training dataset, whose random transforms are seeded; with ``num_workers > 0`` the workers do it.
-            Several, or loaders of them, as a list; None in it is skipped.
+            Several, or loaders of them, as a list; None and words in it are skipped.
 
     Raises:
         ValueError: when ``seed`` is negative.
@@ -49,7 +49,9 @@ class EpochSeedHandler:
             raise ValueError(f"`seed` must not be negative, but got {seed}.")
         self.seed = seed
         given = dataset if isinstance(dataset, (list, tuple)) else [dataset]
-        self.datasets = [getattr(each, "dataset", each) for each in given if each is not None]
+        self.datasets = [
+            getattr(each, "dataset", each) for each in given if each is not None and not isinstance(each, str)
+        ]
         self._first = True
 
     def attach(self, engine: Engine) -> None:

@@ -46,6 +46,14 @@ def test_they_look_as_the_labelled_ones(tiny_data, images, name):
 
 
 @every_bundle
+def test_blends_of_the_labelled_images(tiny_data, name):
+    training = AsTrained(name, tiny_data(name), unlabelled_dir="mixed", batch_size=2)
+    handler = training.handler("DistillationHandler")
+    assert handler.summary().endswith("also on blends of its images")
+    assert training.handler("EpochSeedHandler").datasets == [training.loader().dataset]
+
+
+@every_bundle
 def test_without_the_folder_there_are_none(trained, name):
     handler = trained(name).handler("DistillationHandler")
     assert handler is None if name == XPNET else handler.unlabelled is None

@@ -105,3 +105,7 @@ class TestRefusals:
     def test_no_pictures(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="`folder` must hold pictures"):
             photos_below(tmp_path)
+
+
+def test_the_word_mixed_is_handed_on():
+    assert unlabelled_loader("mixed", Compose([]), "photos", batch_size=2) == "mixed"
